@@ -1,1 +1,24 @@
-#![no_std]
+//! The ABI between connstate's kernel programs and its agent.
+//!
+//! Everything both sides must agree on is defined here once: states, causes, records, counters,
+//! map and program names. The binary of this package is the kernel side and uses this library as
+//! it is; the agent uses it with the `user` feature.
+//!
+//! In reading order, as an event passes through: the [`fields`] the programs read, the [`state`]s
+//! a socket takes, how long it stayed ([`duration`]), why it ended ([`close`]), what was sent
+//! again ([`retransmit`]), the [`counters`] all this is added to, the [`record`]s that tell of
+//! single sockets, the [`socket`] entry kept for each, and the [`maps`] and [`programs`] that
+//! hold it together.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod close;
+pub mod counters;
+pub mod duration;
+pub mod fields;
+pub mod maps;
+pub mod programs;
+pub mod record;
+pub mod retransmit;
+pub mod socket;
+pub mod state;

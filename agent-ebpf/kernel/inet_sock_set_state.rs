@@ -1,0 +1,256 @@
+//! Every change of a TCP socket's state (`inet_sk_set_state()` and `inet_sk_state_store()`, which
+//! trace before they store).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::debug;
+
+use agent_ebpf::{
+    close::SOCK_DEAD,
+    close::{CloseCause, CloseEvidence, close_cause},
+    counters::Counters,
+    duration::{bucket, histogram_of},
+    record::{
+        FLAG_IPV6, FLAG_ORPHAN, FLAG_UNFINISHED, KIND_TRANSITION, NO_CAUSE, TransitionRecord,
+        pack_duration,
+    },
+    socket::{RESET_IN_FIN_WAIT2, SocketEntry},
+    state::{self, STATE_COUNT},
+};
+
+use crate::{
+    count::{self, counters},
+    globals::field,
+    maps::{forget, remember, socket_entry},
+    sock::Sock,
+    stream,
+};
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sock = Sock::new(ctx.arg::<*const c_void>(0));
+    let (old, new) = (ctx.arg::<u32>(1), ctx.arg::<u32>(2));
+    if sock.is_tcp() && sock.is_watched() {
+        transition(&ctx, sock, old as usize, new as usize);
+    }
+    0
+}
+
+#[inline(always)]
+fn transition(ctx: &BtfTracePointContext, sock: Sock, old: usize, new: usize) {
+    let Some(counters) = counters() else { return };
+    if old >= STATE_COUNT || new >= STATE_COUNT {
+        debug!(ctx, "a state unknown here: {} to {}", old, new);
+        return;
+    }
+    // SAFETY: the pointer is this CPU's counters.
+    unsafe { count::add_at(&raw mut (*counters).transitions[old], new, 1) };
+
+    let (old, new) = (old as u8, new as u8);
+    let passage = remember_passage(counters, sock, old, new);
+    if old == new {
+        // close() after shutdown() says so by a transition to the same state.
+        return;
+    }
+    if passage.duration_ns > 0 {
+        count_duration(counters, old, passage.duration_ns);
+    }
+    let cause = if new == state::CLOSE {
+        let cause = count_close(ctx, counters, sock, old, passage.flags);
+        forget(sock.key());
+        cause
+    } else {
+        NO_CAUSE
+    };
+    if stream::mode().tells(old, new, passage.duration_ns) {
+        tell(counters, sock, old, new, cause, &passage);
+    }
+}
+
+/// What is known of a socket as it changes its state.
+struct Passage {
+    /// How long the old state lasted; 0 where that is not known.
+    duration_ns: u64,
+    /// The process that opened or closed it; 0 where that is not known.
+    pid: u32,
+    /// Flags of its [`SocketEntry`].
+    flags: u32,
+}
+
+/// Looks up what is remembered of the socket, and brings it up to date.
+#[inline(always)]
+fn remember_passage(counters: *mut Counters, sock: Sock, old: u8, new: u8) -> Passage {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let pid = acting_process(sock, old, new);
+    let child = old == state::LISTEN && new == state::SYN_RECV;
+    let newborn = child || old == state::CLOSE;
+
+    if !newborn
+        && let Some(entry) = socket_entry(sock.key())
+        // SAFETY: the kernel keeps a looked-up entry readable until the program returns.
+        && let cookie = unsafe { (*entry).cookie }
+        && (cookie == 0 || cookie == sock.known_cookie())
+    {
+        // SAFETY: as above; only this socket's owner, which holds its lock, writes it.
+        let entry = unsafe { &mut *entry };
+        let passage = Passage {
+            // An entry without a time was made by a reset, for a socket older than the agent.
+            duration_ns: if entry.since_ns == 0 {
+                0
+            } else {
+                (now - entry.since_ns).max(1)
+            },
+            pid: if pid == 0 { entry.pid } else { pid },
+            flags: entry.flags,
+        };
+        if new != state::CLOSE {
+            if old != new {
+                entry.since_ns = now;
+            }
+            entry.pid = passage.pid;
+            if cookie == 0 {
+                entry.cookie = sock.cookie();
+            }
+        }
+        return passage;
+    }
+
+    if new != state::CLOSE && old != new {
+        let entry = SocketEntry {
+            since_ns: now,
+            cookie: if child { 0 } else { sock.cookie() },
+            pid,
+            flags: 0,
+        };
+        if !remember(sock.key(), &entry) {
+            // SAFETY: the pointer is this CPU's counters.
+            unsafe { count::add(&raw mut (*counters).lost_state_full, 1) };
+        }
+    }
+    Passage {
+        duration_ns: 0,
+        pid,
+        flags: 0,
+    }
+}
+
+/// The process at work, where the transition is made in its own context: listen(), connect(),
+/// close() and shutdown(). Anywhere else the current process is whoever was interrupted.
+#[inline(always)]
+fn acting_process(sock: Sock, old: u8, new: u8) -> u32 {
+    let own = match new {
+        state::LISTEN | state::SYN_SENT | state::LAST_ACK => true,
+        // A child with a pending shutdown() goes from SYN_RECV to FIN_WAIT1 in a softirq.
+        state::FIN_WAIT1 => old != state::SYN_RECV,
+        _ => old == new,
+    };
+    // The FIN of an MPTCP subflow is sent by a kernel worker.
+    if !own || sock.tcp().is_some_and(|tcp| tcp.is_mptcp()) {
+        return 0;
+    }
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+#[inline(always)]
+fn count_duration(counters: *mut Counters, state: u8, duration_ns: u64) {
+    let Some(histogram) = histogram_of(state) else {
+        return;
+    };
+    // SAFETY: histogram_of returns an index in bounds, the pointer is this CPU's counters.
+    unsafe {
+        let histogram = &raw mut (*counters).durations[histogram];
+        count::add_at(&raw mut (*histogram).buckets, bucket(duration_ns), 1);
+        count::add(&raw mut (*histogram).sum_ns, duration_ns);
+    }
+}
+
+/// Tells why the socket closes, and counts it.
+#[inline(always)]
+fn count_close(
+    ctx: &BtfTracePointContext,
+    counters: *mut Counters,
+    sock: Sock,
+    old: u8,
+    entry_flags: u32,
+) -> u8 {
+    let Some(tcp) = sock.tcp() else {
+        return NO_CAUSE;
+    };
+    let evidence = CloseEvidence {
+        old_state: old,
+        err: sock.err(),
+        flags: sock.flags(),
+        shutdown: sock.shutdown(),
+        lingertime: sock.lingertime(),
+        has_socket: sock.has_socket(),
+        is_mptcp: tcp.is_mptcp(),
+        has_local_port: tcp.source_port() != 0,
+        all_acknowledged: tcp.all_acknowledged(),
+        unread: tcp.unread(),
+        linger2: tcp.load(&field::TCP_LINGER2),
+        probes_out: tcp.load(&field::ICSK_PROBES_OUT),
+        retransmits: tcp.load(&field::ICSK_RETRANSMITS),
+        reset_in_fin_wait2: entry_flags & RESET_IN_FIN_WAIT2 != 0,
+    };
+    let cause = close_cause(&evidence);
+    if matches!(cause, CloseCause::Other) {
+        debug!(
+            ctx,
+            "closed for another cause: from state {}, sk_err {}, sk_flags {}, sk_shutdown {}",
+            old,
+            evidence.err,
+            evidence.flags,
+            evidence.shutdown
+        );
+    }
+    // SAFETY: the pointer is this CPU's counters.
+    unsafe { count::add_at(&raw mut (*counters).closes, cause as usize, 1) };
+    cause as u8
+}
+
+/// Sends the record of a transition.
+#[inline(always)]
+fn tell(counters: *mut Counters, sock: Sock, old: u8, new: u8, cause: u8, passage: &Passage) {
+    let unfinished = old == state::LISTEN && new == state::SYN_RECV && sock.remote_port() == 0;
+    let (duration, mut flags) = if passage.duration_ns > 0 {
+        pack_duration(passage.duration_ns)
+    } else {
+        (0, 0)
+    };
+    let mut local_port = sock.bound_port();
+    if local_port == 0
+        && let Some(tcp) = sock.tcp()
+    {
+        local_port = tcp.source_port();
+    }
+    let cookie = if unfinished {
+        flags |= FLAG_UNFINISHED;
+        0
+    } else {
+        sock.cookie()
+    };
+    if sock.is_ipv6() {
+        flags |= FLAG_IPV6;
+    }
+    if sock.flags() & SOCK_DEAD != 0 {
+        flags |= FLAG_ORPHAN;
+    }
+    let record = TransitionRecord {
+        kind: KIND_TRANSITION,
+        states: old << 4 | new,
+        cause,
+        flags,
+        at_us: stream::clock_us(),
+        duration,
+        pid: passage.pid,
+        socket: sock.id(cookie, local_port),
+    };
+    // SAFETY: the pointer is this CPU's counters.
+    unsafe { stream::send(counters, record) };
+}

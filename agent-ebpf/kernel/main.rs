@@ -1,0 +1,44 @@
+//! connstate's kernel programs, one file a hook.
+//!
+//! [`globals`] says where the kernel's fields lie, [`sock`] reads them, [`maps`] holds what the
+//! programs share, [`count`] and [`stream`] take their results. Built for the BPF target alone;
+//! elsewhere this binary is empty.
+
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod globals;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod sock;
+#[cfg(target_arch = "bpf")]
+mod stream;
+
+#[cfg(target_arch = "bpf")]
+mod inet_sock_set_state;
+#[cfg(target_arch = "bpf")]
+mod tcp_retransmit_skb;
+#[cfg(target_arch = "bpf")]
+mod tcp_retransmit_synack;
+#[cfg(target_arch = "bpf")]
+mod tcp_send_reset;
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+/// The kernel lets only GPL-compatible programs call the helpers that tracing needs.
+#[cfg(target_arch = "bpf")]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // Never reached: the verifier refuses a program that could loop here.
+    loop {}
+}

@@ -1,0 +1,228 @@
+//! Reads the kernel's sockets, by direct loads that the verifier checks.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_get_socket_cookie, generated::bpf_skc_to_tcp_sock};
+
+use agent_ebpf::record::SocketId;
+
+use crate::globals::{Global, field, setting};
+
+const IPPROTO_TCP: u16 = 6;
+const AF_INET6: u16 = 10;
+
+/// Loads the field that `global` places from the kernel object at `base`.
+///
+/// # Safety
+///
+/// `base` must be a pointer the verifier knows the BTF type of, and `T` no wider than the field.
+/// The verifier refuses the program otherwise.
+#[inline(always)]
+pub(crate) unsafe fn load<T: Copy>(base: *const c_void, global: &Global) -> T {
+    // SAFETY: the caller's pointer and the loader's offset; the verifier checks the sum.
+    unsafe {
+        core::ptr::read_volatile(
+            base.byte_add(global.location().offset() as usize)
+                .cast::<T>(),
+        )
+    }
+}
+
+/// A pointer to `struct sock`, or to a minisocket where only the common part is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(*const c_void);
+
+impl Sock {
+    /// A tracepoint's socket argument.
+    #[inline(always)]
+    pub(crate) fn new(sk: *const c_void) -> Self {
+        Self(sk)
+    }
+
+    #[inline(always)]
+    fn load<T: Copy>(self, global: &Global) -> T {
+        // SAFETY: the pointer is a tracepoint argument or a cast the kernel made, so BTF-typed.
+        unsafe { load(self.0, global) }
+    }
+
+    /// Its address, the key of what is remembered of it.
+    #[inline(always)]
+    pub(crate) fn key(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Whether it is TCP proper: MPTCP's own sockets (262) emit the same events, but are no
+    /// `tcp_sock`.
+    #[inline(always)]
+    pub(crate) fn is_tcp(self) -> bool {
+        self.load::<u16>(&field::SOCK_PROTOCOL) == IPPROTO_TCP
+    }
+
+    /// Its state; also that of a minisocket.
+    #[inline(always)]
+    pub(crate) fn state(self) -> u8 {
+        self.load(&field::SOCK_STATE)
+    }
+
+    /// `sk_flags`.
+    #[inline(always)]
+    pub(crate) fn flags(self) -> u64 {
+        self.load(&field::SOCK_FLAGS)
+    }
+
+    /// `sk_err`.
+    #[inline(always)]
+    pub(crate) fn err(self) -> i32 {
+        self.load(&field::SOCK_ERR)
+    }
+
+    /// `sk_shutdown`.
+    #[inline(always)]
+    pub(crate) fn shutdown(self) -> u8 {
+        self.load(&field::SOCK_SHUTDOWN)
+    }
+
+    /// `sk_lingertime`, in jiffies.
+    #[inline(always)]
+    pub(crate) fn lingertime(self) -> u64 {
+        self.load(&field::SOCK_LINGERTIME)
+    }
+
+    /// Whether `sk_socket` is set.
+    #[inline(always)]
+    pub(crate) fn has_socket(self) -> bool {
+        self.load::<u64>(&field::SOCK_SOCKET) != 0
+    }
+
+    /// Whether it is of family AF_INET6.
+    #[inline(always)]
+    pub(crate) fn is_ipv6(self) -> bool {
+        self.load::<u16>(&field::SOCK_FAMILY) == AF_INET6
+    }
+
+    /// The remote port, in host order; 0 where there is none (yet).
+    #[inline(always)]
+    pub(crate) fn remote_port(self) -> u16 {
+        u16::from_be(self.load(&field::SOCK_DPORT))
+    }
+
+    /// `skc_num`, the local port in host order; `__inet_put_port` zeroes it before →CLOSE.
+    #[inline(always)]
+    pub(crate) fn bound_port(self) -> u16 {
+        self.load(&field::SOCK_NUM)
+    }
+
+    /// The cookie, 0 where nobody has asked for it yet.
+    #[inline(always)]
+    pub(crate) fn known_cookie(self) -> u64 {
+        self.load(&field::SOCK_COOKIE)
+    }
+
+    /// The cookie, given now where it had none; below 5.12 still 0 then.
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> u64 {
+        if setting::HAS_COOKIE_HELPER.is_set() {
+            // SAFETY: the helper takes any BTF-typed socket pointer.
+            unsafe { bpf_get_socket_cookie(self.0.cast_mut()) }
+        } else {
+            self.known_cookie()
+        }
+    }
+
+    /// The inode number of its network namespace; 0 where the kernel does not tell.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        if !field::SOCK_NET.location().is_present() || !field::NET_INUM.location().is_present() {
+            return 0;
+        }
+        let net: *const c_void = self.load(&field::SOCK_NET);
+        // SAFETY: BTF types the pointer found in skc_net as struct net.
+        unsafe { load(net, &field::NET_INUM) }
+    }
+
+    /// Whether the agent was asked to watch its network namespace.
+    #[inline(always)]
+    pub(crate) fn is_watched(self) -> bool {
+        let only = setting::ONLY_NETNS.get();
+        only == 0 || self.netns() == only
+    }
+
+    #[inline(always)]
+    fn address(self, ipv6: bool, v4: &Global, v6: &Global) -> [u8; 16] {
+        let mut address = [0_u64; 2];
+        if !ipv6 {
+            address[0] = u64::from(self.load::<u32>(v4));
+        } else if v6.location().is_present() {
+            address[0] = self.load(v6);
+            let next = self.0.wrapping_byte_add(8);
+            // SAFETY: an in6_addr is 16 bytes; these are the last eight.
+            address[1] = unsafe { load(next, v6) };
+        }
+        // SAFETY: two u64s are sixteen bytes.
+        unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(address) }
+    }
+
+    /// Which socket this is, given the ports and cookie that the caller knows better.
+    #[inline(always)]
+    pub(crate) fn id(self, cookie: u64, local_port: u16) -> SocketId {
+        let ipv6 = self.is_ipv6();
+        SocketId {
+            cookie,
+            netns: self.netns(),
+            local_port,
+            remote_port: self.remote_port(),
+            local_address: self.address(ipv6, &field::SOCK_SADDR, &field::SOCK_V6_SADDR),
+            remote_address: self.address(ipv6, &field::SOCK_DADDR, &field::SOCK_V6_DADDR),
+        }
+    }
+
+    /// The same socket as `tcp_sock`; nothing for minisockets and other protocols.
+    #[inline(always)]
+    pub(crate) fn tcp(self) -> Option<TcpSock> {
+        // SAFETY: the helper checks the socket itself.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut()) };
+        if tcp.is_null() {
+            None
+        } else {
+            Some(TcpSock(tcp.cast_const().cast()))
+        }
+    }
+}
+
+/// A pointer to `struct tcp_sock`.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpSock(*const c_void);
+
+impl TcpSock {
+    /// The field that `global` places, which must be one of `tcp_sock`.
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, global: &Global) -> T {
+        // SAFETY: bpf_skc_to_tcp_sock gave the pointer its type.
+        unsafe { load(self.0, global) }
+    }
+
+    /// `inet_sport` in host order, which outlives `skc_num`.
+    #[inline(always)]
+    pub(crate) fn source_port(self) -> u16 {
+        u16::from_be(self.load(&field::TCP_SPORT))
+    }
+
+    /// Whether the peer acknowledged all that was sent or queued.
+    #[inline(always)]
+    pub(crate) fn all_acknowledged(self) -> bool {
+        self.load::<u32>(&field::TCP_SND_UNA) == self.load::<u32>(&field::TCP_WRITE_SEQ)
+    }
+
+    /// Bytes received in order and not read, a FIN counted as one.
+    #[inline(always)]
+    pub(crate) fn unread(self) -> u32 {
+        self.load::<u32>(&field::TCP_RCV_NXT)
+            .wrapping_sub(self.load(&field::TCP_COPIED_SEQ))
+    }
+
+    /// Whether it is an MPTCP subflow.
+    #[inline(always)]
+    pub(crate) fn is_mptcp(self) -> bool {
+        field::TCP_IS_MPTCP.location().is_present() && self.load::<u8>(&field::TCP_IS_MPTCP) != 0
+    }
+}

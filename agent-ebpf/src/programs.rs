@@ -1,0 +1,55 @@
+//! The kernel programs: what each hooks, and what is lost without it.
+
+use crate::fields::Need;
+
+/// A program and the tracepoint it hooks; both have the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The tracepoint, and the value of the `program` label.
+    pub name: &'static str,
+    /// Whether the agent can do without it.
+    pub need: Need,
+    /// What is lost without it.
+    pub purpose: &'static str,
+}
+
+/// Every program.
+pub const PROGRAMS: &[Program] = &[
+    Program {
+        name: "inet_sock_set_state",
+        need: Need::Needed,
+        purpose: "transitions, durations, close causes, the stream",
+    },
+    Program {
+        name: "tcp_retransmit_skb",
+        need: Need::Optional,
+        purpose: "retransmits but those of SYN-ACKs",
+    },
+    Program {
+        name: "tcp_retransmit_synack",
+        need: Need::Optional,
+        purpose: "retransmits of SYN-ACKs",
+    },
+    Program {
+        name: "tcp_send_reset",
+        need: Need::Optional,
+        purpose: "close causes: late_data (counted as reset_received or fin_wait2_timewait)",
+    },
+];
+
+/// Settings of the programs, read-only globals as the [`crate::fields`] are.
+pub mod settings {
+    /// 1 where the kernel lets a program interrupt itself on the same CPU (before 6.1), so that
+    /// plain additions could be lost.
+    pub const ATOMIC_COUNTERS: &str = "ATOMIC_COUNTERS";
+    /// 1 where tracing programs may call `bpf_get_socket_cookie` (5.12).
+    pub const HAS_COOKIE_HELPER: &str = "HAS_COOKIE_HELPER";
+    /// 1 where `tcp_retransmit_skb` has a third argument, the error, and fires on failure too.
+    pub const RETRANSMIT_HAS_ERR: &str = "RETRANSMIT_HAS_ERR";
+    /// 1 where [`crate::maps::SOCKETS_PREALLOCATED`] is the map of sockets.
+    pub const PREALLOCATED: &str = "PREALLOCATED";
+    /// The inode number of the only network namespace to watch; 0 for all.
+    pub const ONLY_NETNS: &str = "ONLY_NETNS";
+    /// Unread bytes of the ring above which a record wakes the agent.
+    pub const WAKE_BYTES: &str = "WAKE_BYTES";
+}

@@ -1,0 +1,194 @@
+//! `agent check`: what this host offers, and what is lost without.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use agent_ebpf::fields::Need;
+
+use crate::kernel::{FieldReport, Host, Kernel, LoadError, Options, ProgramReport, Verdict};
+
+/// How much of connstate runs here; the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// Everything: exit 0.
+    Full = 0,
+    /// Something optional is missing: exit 1.
+    Reduced = 1,
+    /// Nothing would run: exit 2.
+    None = 2,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    /// The kernel's release.
+    pub release: String,
+    /// Where its BTF is, if it is there.
+    pub btf: Result<String, String>,
+    /// Capabilities that are needed and missing.
+    pub missing_capabilities: Vec<&'static str>,
+    /// Why nothing could be loaded, if so.
+    pub failure: Option<String>,
+    /// Every field.
+    pub fields: Vec<FieldReport>,
+    /// Every program.
+    pub programs: Vec<ProgramReport>,
+}
+
+/// Prints the report on standard output.
+#[must_use]
+#[expect(clippy::print_stdout, reason = "the report is what the command is for")]
+pub fn check() -> ExitCode {
+    let report = Report::make(&Options::default());
+    print!("{}", report.text());
+    ExitCode::from(report.extent() as u8)
+}
+
+impl Report {
+    /// Loads everything once, and lets it go.
+    #[must_use]
+    pub fn make(options: &Options) -> Self {
+        let mut report = Self {
+            release: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            btf: Err(format!("none at {}", options.btf_path.display())),
+            missing_capabilities: Vec::new(),
+            failure: None,
+            fields: Vec::new(),
+            programs: Vec::new(),
+        };
+        match Host::look(&options.btf_path) {
+            Ok(host) => {
+                if host.has_btf {
+                    report.btf = Ok(host.btf_path.display().to_string());
+                }
+                report.missing_capabilities = host.missing_capabilities;
+            }
+            Err(error) => report.failure = Some(chain(&error)),
+        }
+        if let Ok(types) = crate::kernel::KernelTypes::read(&options.btf_path) {
+            report.fields = types.report();
+        }
+        match Kernel::try_load(options) {
+            Ok(kernel) => report.programs = kernel.programs(),
+            Err(error) => report.failure = Some(failure(&error)),
+        }
+        report
+    }
+
+    /// How much runs here.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        let lacks = |need| {
+            let program = |report: &ProgramReport| {
+                report.program.need == need && !report.verdict.is_attached()
+            };
+            let field =
+                |report: &FieldReport| report.field.need == need && !report.location.is_present();
+            self.programs.iter().any(program) || self.fields.iter().any(field)
+        };
+        if self.failure.is_some() || lacks(Need::Needed) {
+            Extent::None
+        } else if lacks(Need::Optional) {
+            Extent::Reduced
+        } else {
+            Extent::Full
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |line: std::fmt::Arguments<'_>| {
+            // Writing to a String cannot fail.
+            let _written = text.write_fmt(line);
+            text.push('\n');
+        };
+        line(format_args!("kernel        {}", self.release));
+        match &self.btf {
+            Ok(path) => line(format_args!("BTF           {path}")),
+            Err(missing) => line(format_args!("BTF           {missing}")),
+        }
+        if self.missing_capabilities.is_empty() {
+            line(format_args!(
+                "capabilities  CAP_BPF and CAP_PERFMON are there"
+            ));
+        } else {
+            let missing = self.missing_capabilities.join(" and ");
+            line(format_args!("capabilities  {missing} missing"));
+        }
+        if !self.programs.is_empty() {
+            line(format_args!("\nprograms"));
+        }
+        for report in &self.programs {
+            line(format_args!(
+                "  {:<23} {}",
+                report.program.name, report.verdict
+            ));
+            if !report.verdict.is_attached() {
+                line(format_args!(
+                    "  {:<23} lost: {}",
+                    "", report.program.purpose
+                ));
+            }
+            if let Verdict::Broken { verifier_log, .. } = &report.verdict {
+                for logged in verifier_log.lines() {
+                    line(format_args!("    {logged}"));
+                }
+            }
+        }
+        if !self.fields.is_empty() {
+            line(format_args!("\nkernel fields"));
+        }
+        for FieldReport { field, location } in &self.fields {
+            let name = format!("{}.{}", field.container, field.path);
+            match (location.is_present(), location.bit_range(), field.need) {
+                (true, None, _) => line(format_args!("  {name:<45} {:>5}", location.offset())),
+                (true, Some((first, width)), _) => line(format_args!(
+                    "  {name:<45} {:>5}, bits {first} to {}",
+                    location.offset(),
+                    first + width - 1
+                )),
+                (false, _, need) => {
+                    let weight = if need == Need::Needed {
+                        "needed"
+                    } else {
+                        "lost"
+                    };
+                    line(format_args!(
+                        "  {name:<45}     – {weight}: {}",
+                        field.purpose
+                    ));
+                }
+            }
+        }
+        let verdict = match self.extent() {
+            Extent::Full => "full: everything runs here",
+            Extent::Reduced => "reduced: the agent runs, without what is lost above",
+            Extent::None => "none: the agent cannot run here",
+        };
+        line(format_args!("\n{verdict}"));
+        if let Some(failure) = &self.failure {
+            line(format_args!("{failure}"));
+        }
+        text
+    }
+}
+
+fn failure(error: &LoadError) -> String {
+    chain(error)
+}
+
+/// An error with all its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a String cannot fail.
+        let _written = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,202 @@
+//! The agent's one working thread: drains the ring, reads the counters, publishes views.
+//!
+//! It never waits for a reader, and nothing it holds grows.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use rustix::{
+    event::{EventfdFlags, Timespec, epoll, eventfd},
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
+use tokio::sync::watch;
+use tracing::error;
+
+use crate::{
+    decode::decode,
+    kernel::{Kernel, LoadError},
+    logging::KernelLog,
+    model::Model,
+    stream,
+    view::View,
+};
+
+/// How often the counters are read and a view is published.
+const REFRESH: Duration = Duration::from_millis(250);
+
+/// How long the ring is left alone while records come, and while none do.
+const BUSY_DRAIN: Duration = Duration::from_millis(20);
+const IDLE_DRAIN: Duration = Duration::from_millis(100);
+
+/// Records taken in one turn at most; the rest waits for the next, right after.
+const TURN: usize = 65_536;
+
+const RING: u64 = 0;
+const LOG: u64 = 1;
+const STOP: u64 = 2;
+
+/// The running engine. Dropping it stops the thread and unloads the programs.
+pub struct Engine {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Turns {
+    kernel: Kernel,
+    ring: RingBuf<MapData>,
+    log: Option<EbpfLogger<KernelLog>>,
+    epoll: OwnedFd,
+    model: Model,
+    views: watch::Sender<Option<Arc<View>>>,
+}
+
+impl Engine {
+    /// Starts the thread on loaded programs.
+    ///
+    /// # Errors
+    ///
+    /// Where the ring was taken already, or the system has no descriptor or thread left.
+    pub fn start(
+        mut kernel: Kernel,
+        model: Model,
+        views: watch::Sender<Option<Arc<View>>>,
+    ) -> Result<Self, EngineError> {
+        let ring = kernel.take_ring()?;
+        let log = kernel.take_log();
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        let watch = |fd: BorrowedFd<'_>, id, flags| {
+            epoll::add(&epoll, fd, epoll::EventData::new_u64(id), flags).map_err(io::Error::from)
+        };
+        // Edge-triggered: the ring is ready whenever it holds a record, but only the programs'
+        // wakeup, sent once it is half full, shall cut the wait short.
+        watch(
+            ring.as_fd(),
+            RING,
+            epoll::EventFlags::IN | epoll::EventFlags::ET,
+        )?;
+        watch(stop.as_fd(), STOP, epoll::EventFlags::IN)?;
+        if let Some(log) = &log {
+            watch(log.as_fd(), LOG, epoll::EventFlags::IN)?;
+        }
+        let mut turns = Turns {
+            kernel,
+            ring,
+            log,
+            epoll,
+            model,
+            views,
+        };
+        let thread = std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || turns.run())?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Writing to an eventfd fails only where its count would overflow, and then it is set.
+        let _already_set = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the engine's thread ended in a panic");
+        }
+    }
+}
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The programs lack their ring.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A descriptor or a thread was refused.
+    #[error("the system refused a descriptor or a thread")]
+    System(#[from] io::Error),
+}
+
+impl Turns {
+    fn run(&mut self) {
+        let mut next_refresh = Duration::ZERO;
+        loop {
+            let drained = self.drain();
+            let now = monotonic();
+            if now >= next_refresh {
+                self.refresh(now);
+                next_refresh = now + REFRESH;
+            }
+            let pause = match drained {
+                TURN => Duration::ZERO,
+                0 => IDLE_DRAIN,
+                _ => BUSY_DRAIN,
+            };
+            if self.wait(pause) {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self) -> usize {
+        let model = &mut self.model;
+        let now = monotonic();
+        stream::drain(&mut self.ring, TURN, |record| {
+            model.record(decode(record, now))
+        })
+    }
+
+    fn refresh(&mut self, now: Duration) {
+        match self.kernel.counters() {
+            Ok(counters) => {
+                self.model.count(now, counters, self.kernel.programs());
+                self.views
+                    .send_replace(Some(Arc::new(self.model.view(now))));
+            }
+            Err(error) => error!(%error, "this refresh is skipped"),
+        }
+    }
+
+    /// Waits until the ring fills, the pause is over, or the engine is to stop: then true.
+    fn wait(&mut self, pause: Duration) -> bool {
+        let mut ready = Vec::with_capacity(3);
+        let timeout = Timespec::try_from(pause).ok();
+        let spare = rustix::buffer::spare_capacity(&mut ready);
+        match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                error!(%error, "the engine cannot wait, and stops");
+                return true;
+            }
+        }
+        for event in ready {
+            match event.data.u64() {
+                STOP => return true,
+                LOG => {
+                    if let Some(log) = &mut self.log {
+                        log.flush();
+                    }
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+}
+
+/// CLOCK_MONOTONIC, which the kernel programs' `bpf_ktime_get_ns` reads too.
+#[must_use]
+pub fn monotonic() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+}

@@ -1,0 +1,380 @@
+//! Loads the programs into the running kernel.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    panic::resume_unwind,
+    path::{Path, PathBuf},
+};
+
+use agent_ebpf::{
+    counters::Counters,
+    fields::Need,
+    maps,
+    programs::{PROGRAMS, Program, settings},
+    record::StreamMode,
+};
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader, Endianness, include_bytes_aligned,
+    maps::{Array, MapData, MapError, PerCpuArray, RingBuf},
+    programs::BtfTracePoint,
+    sys::{Stats, SyscallError, enable_stats},
+};
+use aya_log::EbpfLogger;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use super::{
+    btf::{BtfError, FieldReport, KernelTypes, first_missing},
+    fdinfo::ProgramStats,
+    host::{Host, HostError, SYS_KERNEL_BTF},
+    verdict::{ProgramReport, Verdict},
+};
+use crate::logging::KernelLog;
+
+/// The kernel programs, as build.rs made them.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/connstate-ebpf"));
+
+/// How the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which transitions are told as records at first.
+    pub stream: StreamMode,
+    /// Bytes of the ring buffer: a power of two and whole pages.
+    pub ring_bytes: u32,
+    /// Sockets remembered at once.
+    pub socket_capacity: u32,
+    /// The inode number of the only network namespace to watch; 0 for all.
+    pub only_netns: u32,
+    /// Whether the kernel keeps run counts and times; needs CAP_SYS_ADMIN.
+    pub bpf_stats: bool,
+    /// The kernel's BTF.
+    pub btf_path: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            stream: StreamMode::Late,
+            ring_bytes: maps::RING_BYTES,
+            socket_capacity: maps::SOCKET_CAPACITY,
+            only_netns: 0,
+            bpf_stats: false,
+            btf_path: SYS_KERNEL_BTF.into(),
+        }
+    }
+}
+
+/// Why nothing could be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// This host cannot.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Its BTF is of no use.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// aya could not use it.
+    #[error("the BTF at {} is of no use to the loader", path.display())]
+    LoaderBtf {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: aya::BtfError,
+    },
+    /// The maps could not be made, or the object is broken.
+    #[error("the kernel programs' maps could not be made")]
+    Object(#[source] Box<EbpfError>),
+    /// The object lacks a map or program: it was built from other sources than the agent.
+    #[error("the embedded object has no {kind} `{name}`: build the agent anew")]
+    Incomplete {
+        /// `map` or `program`.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// A map is not what it should be.
+    #[error("the map `{name}` cannot be used")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// A program the agent cannot do without.
+    #[error("the program `{}` does not run ({verdict}), needed for {}", program.name, program.purpose)]
+    NeededProgram {
+        /// The program.
+        program: &'static Program,
+        /// What became of it, with the verifier's log.
+        verdict: Verdict,
+    },
+    /// BPF statistics were asked for and refused.
+    #[error("BPF statistics cannot be switched on: --bpf-stats needs CAP_SYS_ADMIN")]
+    Stats(#[source] SyscallError),
+}
+
+/// Counters could not be read.
+#[derive(Debug, Error)]
+#[error("the kernel programs' counters cannot be read")]
+pub struct ReadError(#[from] MapError);
+
+/// The programs, loaded and attached. Dropping it detaches them and frees their maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+    counters: PerCpuArray<MapData, Counters>,
+    stream_mode: Array<MapData, u32>,
+    verdicts: Vec<(&'static Program, Verdict)>,
+    fields: Vec<FieldReport>,
+    /// The kernel keeps statistics while this is open.
+    _stats: Option<OwnedFd>,
+}
+
+impl Kernel {
+    /// Loads and attaches every program this kernel can run.
+    ///
+    /// # Errors
+    ///
+    /// Where the host cannot run them at all, or one that is needed does not run.
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let kernel = Self::try_load(options)?;
+        for (program, verdict) in &kernel.verdicts {
+            if program.need == Need::Needed && !verdict.is_attached() {
+                return Err(LoadError::NeededProgram {
+                    program,
+                    verdict: verdict.clone(),
+                });
+            }
+        }
+        Ok(kernel)
+    }
+
+    /// As [`Kernel::load`], but a program that does not run is only told by its verdict.
+    ///
+    /// # Errors
+    ///
+    /// Where the host cannot run any.
+    pub fn try_load(options: &Options) -> Result<Self, LoadError> {
+        let host = Host::look(&options.btf_path)?;
+        host.require()?;
+        raise_memlock(&host);
+        let (types, btf) = read_btf(&options.btf_path)?;
+        let fields = types.report();
+        if let Some(field) = first_missing(&fields) {
+            return Err(BtfError::MissingField { field }.into());
+        }
+        let mut ebpf = load_object(options, &host, &types, &fields, &btf)?;
+        types.retire();
+        let mut stream_mode: Array<_, u32> = take_map(&mut ebpf, maps::STREAM_MODE)?;
+        stream_mode
+            .set(0, options.stream as u32, 0)
+            .map_err(|source| LoadError::Map {
+                name: maps::STREAM_MODE,
+                source,
+            })?;
+        let counters = take_map(&mut ebpf, maps::COUNTERS)?;
+        let stats = if options.bpf_stats {
+            Some(enable_stats(Stats::RunTime).map_err(LoadError::Stats)?)
+        } else {
+            None
+        };
+        let mut verdicts = Vec::with_capacity(PROGRAMS.len());
+        for program in PROGRAMS {
+            verdicts.push((program, attach(&mut ebpf, program, &btf)?));
+        }
+        Ok(Self {
+            ebpf,
+            counters,
+            stream_mode,
+            verdicts,
+            fields,
+            _stats: stats,
+        })
+    }
+
+    /// The counters of all CPUs together.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not hand them out.
+    pub fn counters(&self) -> Result<Counters, ReadError> {
+        let mut sum = Counters::ZERO;
+        for counters in self.counters.get(&0, 0)?.iter() {
+            sum.add(counters);
+        }
+        Ok(sum)
+    }
+
+    /// Changes which transitions are told as records.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn set_stream(&mut self, mode: StreamMode) -> Result<(), ReadError> {
+        Ok(self.stream_mode.set(0, mode as u32, 0)?)
+    }
+
+    /// The ring buffer of records; it can be taken once.
+    ///
+    /// # Errors
+    ///
+    /// The second time.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        take_map(&mut self.ebpf, maps::EVENTS)
+    }
+
+    /// What the programs log, once; nothing where debug logging was off as they were loaded.
+    pub fn take_log(&mut self) -> Option<EbpfLogger<KernelLog>> {
+        match EbpfLogger::init_with_logger(&mut self.ebpf, KernelLog) {
+            Ok(log) => Some(log),
+            Err(error) => {
+                debug!(%error, "the kernel programs' log cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Every program, what became of it, and what the kernel says of it.
+    #[must_use]
+    pub fn programs(&self) -> Vec<ProgramReport> {
+        self.verdicts
+            .iter()
+            .map(|(program, verdict)| ProgramReport {
+                program,
+                verdict: verdict.clone(),
+                stats: verdict.is_attached().then(|| self.stats(program)).flatten(),
+            })
+            .collect()
+    }
+
+    fn stats(&self, program: &Program) -> Option<ProgramStats> {
+        let loaded: &BtfTracePoint = self.ebpf.program(program.name)?.try_into().ok()?;
+        let fd = loaded.fd().ok()?.as_fd().as_raw_fd();
+        let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        Some(ProgramStats::parse(&fdinfo))
+    }
+
+    /// Where each kernel field was found.
+    #[must_use]
+    pub fn fields(&self) -> &[FieldReport] {
+        &self.fields
+    }
+}
+
+/// Reads the BTF twice at once: for the fields, which is most of the agent's start, and for aya.
+fn read_btf(path: &Path) -> Result<(KernelTypes, Btf), LoadError> {
+    std::thread::scope(|scope| {
+        let btf = scope.spawn(|| Btf::parse_file(path, Endianness::default()));
+        let types = KernelTypes::read(path)?;
+        let btf = btf.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let btf = btf.map_err(|source| LoadError::LoaderBtf {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok((types, btf))
+    })
+}
+
+/// Makes the maps and sets the globals.
+fn load_object(
+    options: &Options,
+    host: &Host,
+    types: &KernelTypes,
+    fields: &[FieldReport],
+    btf: &Btf,
+) -> Result<Ebpf, LoadError> {
+    // Until 6.1 allocating from a tracing program could deadlock, and a raw tracepoint's program
+    // could interrupt itself.
+    let old = !host.is_at_least(6, 1);
+    let has_err = types
+        .tracepoint_arguments("tcp_retransmit_skb")
+        .is_some_and(|arguments| arguments >= 3);
+    let globals = [
+        (settings::ATOMIC_COUNTERS, u32::from(old)),
+        (settings::PREALLOCATED, u32::from(old)),
+        (
+            settings::HAS_COOKIE_HELPER,
+            u32::from(host.is_at_least(5, 12)),
+        ),
+        (settings::RETRANSMIT_HAS_ERR, u32::from(has_err)),
+        (settings::ONLY_NETNS, options.only_netns),
+        (
+            settings::WAKE_BYTES,
+            options.ring_bytes / maps::WAKE_RING_DIVISOR,
+        ),
+    ];
+    let log_level = KernelLog::level();
+    let (used, unused) = if old {
+        (maps::SOCKETS_PREALLOCATED, maps::SOCKETS)
+    } else {
+        (maps::SOCKETS, maps::SOCKETS_PREALLOCATED)
+    };
+
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(btf))
+        .map_max_entries(maps::EVENTS, options.ring_bytes)
+        .map_max_entries(used, options.socket_capacity)
+        .map_max_entries(unused, 1)
+        .override_global(aya_log::LEVEL, &log_level, false);
+    for (name, value) in &globals {
+        loader.override_global(name, value, true);
+    }
+    for report in fields {
+        loader.override_global(report.field.global, &report.location.0, true);
+    }
+    loader
+        .load(OBJECT)
+        .map_err(|error| LoadError::Object(Box::new(error)))
+}
+
+fn take_map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError>
+where
+    T: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or(LoadError::Incomplete { kind: "map", name })?;
+    T::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+fn attach(ebpf: &mut Ebpf, program: &'static Program, btf: &Btf) -> Result<Verdict, LoadError> {
+    let incomplete = LoadError::Incomplete {
+        kind: "program",
+        name: program.name,
+    };
+    let Some(loaded) = ebpf.program_mut(program.name) else {
+        return Err(incomplete);
+    };
+    let loaded: &mut BtfTracePoint = loaded.try_into().map_err(|_| incomplete)?;
+    let attached = loaded
+        .load(program.name, btf)
+        .and_then(|()| loaded.attach().map(drop));
+    Ok(match attached {
+        Ok(()) => Verdict::Attached,
+        Err(error) => Verdict::of_error(&error),
+    })
+}
+
+/// Before 5.11 maps were charged to RLIMIT_MEMLOCK; since then it does not matter.
+fn raise_memlock(host: &Host) {
+    if host.is_at_least(5, 11) {
+        return;
+    }
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if getrlimit(Resource::Memlock).current.is_some()
+        && let Err(error) = setrlimit(Resource::Memlock, unlimited)
+    {
+        warn!(
+            %error,
+            "RLIMIT_MEMLOCK cannot be raised (that takes CAP_SYS_RESOURCE), and before 5.11 the \
+             kernel charges maps to it: if they cannot be made, start the agent with \
+             LimitMEMLOCK=infinity"
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! What became of each program.
+
+use agent_ebpf::programs::Program;
+use aya::programs::ProgramError;
+
+use super::fdinfo::ProgramStats;
+
+/// What became of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It runs.
+    Attached,
+    /// This kernel does not offer what it needs; nothing is wrong with either.
+    Unsupported {
+        /// What is missing.
+        reason: String,
+    },
+    /// The kernel refused it: a bug in connstate, or a kernel it does not know.
+    Broken {
+        /// What failed.
+        reason: String,
+        /// The verifier's log; empty where it did not come to that.
+        verifier_log: String,
+    },
+}
+
+impl Verdict {
+    /// The verdict on a program that could not be loaded or attached.
+    #[must_use]
+    pub fn of_error(error: &ProgramError) -> Self {
+        match error {
+            ProgramError::Btf(error) => Self::Unsupported {
+                reason: format!("this kernel has no such tracepoint ({error})"),
+            },
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => Self::Broken {
+                reason: format!("the kernel refused to load it: {io_error}"),
+                verifier_log: verifier_log.to_string(),
+            },
+            ProgramError::SyscallError(error) => Self::Broken {
+                reason: format!("{error}: {}", error.io_error),
+                verifier_log: String::new(),
+            },
+            other => Self::Broken {
+                reason: other.to_string(),
+                verifier_log: String::new(),
+            },
+        }
+    }
+
+    /// Whether the program runs.
+    #[must_use]
+    pub const fn is_attached(&self) -> bool {
+        matches!(self, Self::Attached)
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Attached => formatter.write_str("attached"),
+            Self::Unsupported { reason } => write!(formatter, "unsupported: {reason}"),
+            Self::Broken { reason, .. } => write!(formatter, "broken: {reason}"),
+        }
+    }
+}
+
+/// A program, its verdict, and what the kernel says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramReport {
+    /// The program.
+    pub program: &'static Program,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// The kernel's statistics; nothing where it does not run.
+    pub stats: Option<ProgramStats>,
+}

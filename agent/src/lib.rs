@@ -1,0 +1,23 @@
+//! connstate: which TCP connections do not finish closing, whose they are, and why.
+//!
+//! The modules stand in the order in which an event passes through them. [`kernel`] loads the
+//! programs and reads their counters; [`stream`] drains their ring buffer and [`decode`] makes
+//! events of it; [`model`] keeps what is known, and publishes it as a [`view`], which
+//! [`metrics`] and [`http`] show. [`engine`] turns that crank, [`run`] and [`check`] are the
+//! commands, [`cli`] and [`logging`] what surrounds them.
+//!
+//! Everything from [`decode`] to [`view`] is plain data in, plain data out, with the clock as an
+//! argument.
+
+pub mod check;
+pub mod cli;
+pub mod decode;
+pub mod engine;
+pub mod http;
+pub mod kernel;
+pub mod logging;
+pub mod metrics;
+pub mod model;
+pub mod run;
+pub mod stream;
+pub mod view;

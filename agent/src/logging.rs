@@ -1,0 +1,66 @@
+//! Where logs go.
+
+use std::io::IsTerminal as _;
+
+use clap::ValueEnum;
+use tracing::{Level, debug, enabled, level_filters::LevelFilter};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The `target` of what the kernel programs log; all of it is at debug level.
+pub const KERNEL_TARGET: &str = "connstate::kernel";
+
+/// Sends logs to standard error, as RUST_LOG filters them (unless set: info and worse).
+pub fn start(format: LogFormat) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env_lossy();
+    let output = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // Only a second call could fail: the first subscriber stays.
+    let _already_started = match format {
+        LogFormat::Text => output
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .try_init(),
+        LogFormat::Json => output.json().flatten_event(true).try_init(),
+    };
+}
+
+/// Takes what the kernel programs log through aya-log to tracing, at debug level.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelLog;
+
+impl KernelLog {
+    /// The level the programs are loaded with: everything where debug logs of [`KERNEL_TARGET`]
+    /// are wanted, else nothing, so that the verifier removes what nobody would read.
+    #[must_use]
+    pub fn level() -> u8 {
+        if enabled!(target: KERNEL_TARGET, Level::DEBUG) {
+            u8::MAX
+        } else {
+            0
+        }
+    }
+}
+
+impl log::Log for KernelLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        debug!(target: KERNEL_TARGET, "{}", record.args());
+    }
+
+    fn flush(&self) {}
+}

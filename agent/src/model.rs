@@ -1,0 +1,136 @@
+//! What is known, gathered from the counters and the stream.
+//!
+//! Plain data in, plain data out; the clock is an argument.
+
+use std::time::Duration;
+
+use agent_ebpf::{
+    close::{CAUSE_COUNT, Revision},
+    counters::Counters,
+};
+
+use crate::{
+    decode::{DecodeError, Event},
+    kernel::ProgramReport,
+    view::{Losses, View},
+};
+
+/// How long after a close the RST that revises its cause may come. It is sent by the same CPU
+/// within the same packet's processing; this is what even a stalled guest's CPU needs not.
+const REVISION_GRACE: Duration = Duration::from_millis(100);
+
+/// Everything the agent knows.
+#[derive(Debug)]
+pub struct Model {
+    version: &'static str,
+    kernel: String,
+    bpf_stats: bool,
+    counters: Counters,
+    causes: Causes,
+    programs: Vec<ProgramReport>,
+    events: u64,
+    malformed: u64,
+}
+
+impl Model {
+    /// Nothing known but who asks whom: the agent's version and the kernel's release, and whether
+    /// the kernel keeps BPF statistics.
+    #[must_use]
+    pub fn new(version: &'static str, kernel: String, bpf_stats: bool) -> Self {
+        Self {
+            version,
+            kernel,
+            bpf_stats,
+            counters: Counters::ZERO,
+            causes: Causes::default(),
+            programs: Vec::new(),
+            events: 0,
+            malformed: 0,
+        }
+    }
+
+    /// Takes in one record of the stream.
+    pub fn record(&mut self, event: Result<Event, DecodeError>) {
+        self.events += 1;
+        if event.is_err() {
+            self.malformed += 1;
+        }
+    }
+
+    /// Takes in what the programs have counted by `now`.
+    pub fn count(&mut self, now: Duration, counters: Counters, programs: Vec<ProgramReport>) {
+        self.causes.count(now, &counters);
+        self.counters = counters;
+        self.programs = programs;
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn view(&self, now: Duration) -> View {
+        View {
+            at: now,
+            version: self.version,
+            kernel: self.kernel.clone(),
+            transitions: self.counters.transitions,
+            durations: self.counters.durations,
+            closes: self.causes.settled,
+            retransmits: self.counters.retransmits,
+            events: self.events,
+            lost: Losses {
+                ring_full: self.counters.lost_ring_full,
+                state_full: self.counters.lost_state_full,
+                malformed: self.malformed,
+            },
+            programs: self.programs.clone(),
+            bpf_stats: self.bpf_stats,
+        }
+    }
+}
+
+type Closes = [u64; CAUSE_COUNT];
+
+/// Close causes with their revisions settled, as counters that never fall.
+///
+/// A close is counted at its event, its revision an instant later, and a sample may fall between
+/// the two. So a cause that can be revised shows only the closes old enough for their revisions
+/// to have been counted: never too many, and exact once the grace has passed.
+#[derive(Debug, Default)]
+struct Causes {
+    /// Closes as told at an earlier moment, at least the grace ago once there is one.
+    ripe: Option<(Duration, Closes)>,
+    /// The sample that becomes ripe next.
+    ripening: Option<(Duration, Closes)>,
+    settled: Closes,
+}
+
+impl Causes {
+    fn count(&mut self, now: Duration, counters: &Counters) {
+        let told = counters.closes;
+        let is_ripe = |(at, _): &(Duration, Closes)| now.saturating_sub(*at) >= REVISION_GRACE;
+        if self.ripening.as_ref().is_none_or(is_ripe) {
+            if self.ripening.is_some() {
+                self.ripe = self.ripening.take();
+            }
+            self.ripening = Some((now, told));
+        }
+        let ripe = self.ripe.map_or([0; CAUSE_COUNT], |(_, closes)| closes);
+        let mut causes = told;
+        for revision in Revision::ALL {
+            let (from, _) = revision.causes();
+            causes[from as usize] = ripe[from as usize];
+        }
+        for revision in Revision::ALL {
+            let count = counters.revisions[revision as usize];
+            let (from, to) = revision.causes();
+            causes[from as usize] = causes[from as usize].saturating_sub(count);
+            causes[to as usize] += count;
+        }
+        for (settled, cause) in self.settled.iter_mut().zip(causes) {
+            *settled = (*settled).max(cause);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

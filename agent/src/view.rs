@@ -1,0 +1,51 @@
+//! An immutable picture of what is known, published whole. Every output reads only this.
+
+use std::time::Duration;
+
+use agent_ebpf::{
+    close::CAUSE_COUNT,
+    counters::Histogram,
+    duration::TIMED_STATES,
+    retransmit::{Packet, Trigger},
+    state::STATE_COUNT,
+};
+
+use crate::kernel::ProgramReport;
+
+/// What is known at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// When: CLOCK_MONOTONIC.
+    pub at: Duration,
+    /// The agent's version.
+    pub version: &'static str,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Transitions `[from][to]` by kernel number.
+    pub transitions: [[u64; STATE_COUNT]; STATE_COUNT],
+    /// Times in state, in the order of [`TIMED_STATES`].
+    pub durations: [Histogram; TIMED_STATES.len()],
+    /// Closes by cause, late revisions settled.
+    pub closes: [u64; CAUSE_COUNT],
+    /// Retransmitted segments `[state][packet][trigger]`.
+    pub retransmits: [[[u64; Trigger::ALL.len()]; Packet::ALL.len()]; STATE_COUNT],
+    /// Records received.
+    pub events: u64,
+    /// Records and sockets lost.
+    pub lost: Losses,
+    /// The programs.
+    pub programs: Vec<ProgramReport>,
+    /// Whether the kernel keeps run counts and times.
+    pub bpf_stats: bool,
+}
+
+/// What was lost, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Records that found the ring buffer full.
+    pub ring_full: u64,
+    /// Sockets that found no room to be remembered in.
+    pub state_full: u64,
+    /// Records the agent could not decode: a bug.
+    pub malformed: u64,
+}
