@@ -12,13 +12,13 @@
 
 #![cfg_attr(not(test), no_std)]
 
-pub mod close;
-pub mod counters;
-pub mod duration;
 pub mod fields;
+pub mod state;
+pub mod duration;
+pub mod close;
+pub mod retransmit;
+pub mod counters;
+pub mod record;
+pub mod socket;
 pub mod maps;
 pub mod programs;
-pub mod record;
-pub mod retransmit;
-pub mod socket;
-pub mod state;

@@ -9,15 +9,15 @@
 //! Everything from [`decode`] to [`view`] is plain data in, plain data out, with the clock as an
 //! argument.
 
+pub mod kernel;
+pub mod stream;
+pub mod decode;
+pub mod model;
+pub mod view;
+pub mod metrics;
+pub mod http;
+pub mod engine;
+pub mod run;
 pub mod check;
 pub mod cli;
-pub mod decode;
-pub mod engine;
-pub mod http;
-pub mod kernel;
 pub mod logging;
-pub mod metrics;
-pub mod model;
-pub mod run;
-pub mod stream;
-pub mod view;

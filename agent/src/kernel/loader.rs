@@ -2,8 +2,7 @@
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    panic::resume_unwind,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use agent_ebpf::{
@@ -25,9 +24,9 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::{
-    btf::{BtfError, FieldReport, KernelTypes, first_missing},
     fdinfo::ProgramStats,
     host::{Host, HostError, SYS_KERNEL_BTF},
+    types::{FieldReport, KernelTypes, TypesError, first_missing},
     verdict::{ProgramReport, Verdict},
 };
 use crate::logging::KernelLog;
@@ -73,7 +72,7 @@ pub enum LoadError {
     Host(#[from] HostError),
     /// Its BTF is of no use.
     #[error(transparent)]
-    Btf(#[from] BtfError),
+    Btf(#[from] TypesError),
     /// aya could not use it.
     #[error("the BTF at {} is of no use to the loader", path.display())]
     LoaderBtf {
@@ -160,13 +159,18 @@ impl Kernel {
         let host = Host::look(&options.btf_path)?;
         host.require()?;
         raise_memlock(&host);
-        let (types, btf) = read_btf(&options.btf_path)?;
+        let types = KernelTypes::read(&options.btf_path)?;
         let fields = types.report();
         if let Some(field) = first_missing(&fields) {
-            return Err(BtfError::MissingField { field }.into());
+            return Err(TypesError::MissingField { field }.into());
         }
+        let btf = Btf::parse_file(&options.btf_path, Endianness::default()).map_err(|source| {
+            LoadError::LoaderBtf {
+                path: options.btf_path.clone(),
+                source,
+            }
+        })?;
         let mut ebpf = load_object(options, &host, &types, &fields, &btf)?;
-        types.retire();
         let mut stream_mode: Array<_, u32> = take_map(&mut ebpf, maps::STREAM_MODE)?;
         stream_mode
             .set(0, options.stream as u32, 0)
@@ -261,20 +265,6 @@ impl Kernel {
     pub fn fields(&self) -> &[FieldReport] {
         &self.fields
     }
-}
-
-/// Reads the BTF twice at once: for the fields, which is most of the agent's start, and for aya.
-fn read_btf(path: &Path) -> Result<(KernelTypes, Btf), LoadError> {
-    std::thread::scope(|scope| {
-        let btf = scope.spawn(|| Btf::parse_file(path, Endianness::default()));
-        let types = KernelTypes::read(path)?;
-        let btf = btf.join().unwrap_or_else(|panic| resume_unwind(panic));
-        let btf = btf.map_err(|source| LoadError::LoaderBtf {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok((types, btf))
-    })
 }
 
 /// Makes the maps and sets the globals.

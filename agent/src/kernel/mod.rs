@@ -1,16 +1,17 @@
 //! The kernel side as the agent sees it: what this host offers, where its fields lie, the
 //! programs loaded into it, and what they counted.
 
-mod btf;
-mod fdinfo;
 mod host;
-mod loader;
+mod btf;
+mod types;
 mod verdict;
+mod loader;
+mod fdinfo;
 
 pub use self::{
-    btf::{BtfError, FieldReport, KernelTypes},
     fdinfo::ProgramStats,
     host::{Host, HostError},
     loader::{Kernel, LoadError, Options, ReadError},
+    types::{FieldReport, KernelTypes, TypesError},
     verdict::{ProgramReport, Verdict},
 };

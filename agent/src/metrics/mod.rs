@@ -1,10 +1,10 @@
 //! Prometheus metrics: one table declares every family, from which the exposition and
 //! docs/metrics.md are made.
 
-mod doc;
-mod exposition;
-mod families;
 mod family;
+mod families;
+mod exposition;
+mod doc;
 
 pub use self::{
     doc::markdown,
