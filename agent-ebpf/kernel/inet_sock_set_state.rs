@@ -27,7 +27,7 @@ use crate::{
     count::{self, counters},
     globals::field,
     maps::{forget, remember, socket_entry},
-    sock::Sock,
+    sock::{Sock, TcpSock},
     stream,
 };
 
@@ -140,8 +140,9 @@ fn remember_passage(counters: *mut Counters, sock: Sock, old: u8, new: u8) -> Pa
     }
 }
 
-/// The process at work, where the transition is made in its own context: listen(), connect(),
-/// close() and shutdown(). Anywhere else the current process is whoever was interrupted.
+/// The process at work, where the transition is made in its own context, by `listen()`,
+/// `connect()`, `close()` or `shutdown()`. Anywhere else the current process is whoever was
+/// interrupted.
 #[inline(always)]
 fn acting_process(sock: Sock, old: u8, new: u8) -> u32 {
     let own = match new {
@@ -151,7 +152,7 @@ fn acting_process(sock: Sock, old: u8, new: u8) -> u32 {
         _ => old == new,
     };
     // The FIN of an MPTCP subflow is sent by a kernel worker.
-    if !own || sock.tcp().is_some_and(|tcp| tcp.is_mptcp()) {
+    if !own || sock.tcp().is_some_and(TcpSock::is_mptcp) {
         return 0;
     }
     (bpf_get_current_pid_tgid() >> 32) as u32

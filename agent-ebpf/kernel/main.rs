@@ -6,6 +6,34 @@
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::inline_always,
+        reason = "a call costs a BPF program its registers, and the verifier its knowledge of them"
+    )
+)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "finding a place in a struct behind a pointer, and using it, is one thing"
+    )
+)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::needless_pass_by_value,
+        reason = "aya-ebpf's macro hands the context over by value"
+    )
+)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::cast_possible_truncation,
+        reason = "states and causes fit a byte, and the verifier needs no checks of what cannot be"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod count;

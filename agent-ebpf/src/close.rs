@@ -53,7 +53,7 @@ pub enum CloseCause {
     Killed = 10,
     /// The listener closed while the connection waited to be accepted.
     NeverAccepted = 11,
-    /// An orphan killed at tcp_max_orphans or tcp_mem.
+    /// An orphan killed at `tcp_max_orphans` or `tcp_mem`.
     OrphanLimit = 12,
     /// A connect that did not come about, but for timeouts: refused, unreachable, given up.
     ConnectFailed = 13,
@@ -122,6 +122,7 @@ impl CloseCause {
 }
 
 /// What a socket shows at `X → CLOSE`.
+#[expect(clippy::struct_excessive_bools, reason = "they are the kernel's, and independent")]
 #[derive(Clone, Copy, Debug)]
 pub struct CloseEvidence {
     /// The state it leaves.

@@ -40,11 +40,12 @@ fn assert_cause(cause: CloseCause, evidence: CloseEvidence) {
 
 #[test]
 fn causes_keep_their_numbers() {
-    for (number, cause) in CloseCause::ALL.into_iter().enumerate() {
-        assert_eq!(cause as usize, number);
-        assert_eq!(CloseCause::from_raw(number as u8), Some(cause));
+    for (number, cause) in (0_u8..).zip(CloseCause::ALL) {
+        assert_eq!(cause as u8, number);
+        assert_eq!(CloseCause::from_raw(number), Some(cause));
     }
-    assert_eq!(CloseCause::from_raw(CAUSE_COUNT as u8), None);
+    let next = u8::try_from(CAUSE_COUNT).unwrap();
+    assert_eq!(CloseCause::from_raw(next), None);
 }
 
 #[test]

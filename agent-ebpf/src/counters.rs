@@ -96,7 +96,7 @@ impl Counters {
 
 // The kernel refuses per-CPU values above 32 KiB (PCPU_MIN_UNIT_SIZE).
 const _: () = assert!(size_of::<Counters>() <= 32 * 1024);
-const _: () = assert!(size_of::<Counters>() % 8 == 0);
+const _: () = assert!(size_of::<Counters>().is_multiple_of(8));
 
 #[cfg(feature = "user")]
 mod user {

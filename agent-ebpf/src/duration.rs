@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn timed_states_and_their_histograms_agree() {
-        for state in 0..crate::state::STATE_COUNT as u8 {
+        for state in 0..=u8::MAX {
             let listed = TIMED_STATES.iter().position(|timed| *timed == state);
             assert_eq!(histogram_of(state), listed, "state {state}");
         }

@@ -152,7 +152,9 @@ impl Location {
     pub const fn extract(self, byte: u8) -> u8 {
         match self.bit_range() {
             None => byte,
-            Some((shift, width)) => ((byte as u32 >> shift) & ((1 << width) - 1)) as u8,
+            Some((shift, width)) => {
+                byte.wrapping_shr(shift) & u8::MAX.wrapping_shr(8_u32.wrapping_sub(width))
+            }
         }
     }
 }

@@ -136,17 +136,20 @@ impl StreamMode {
 #[inline(always)]
 #[must_use]
 pub const fn pack_duration(duration_ns: u64) -> (u32, u8) {
+    #[expect(clippy::cast_possible_truncation, reason = "compared before it is cast")]
+    const fn capped(value: u64) -> u32 {
+        if value <= u32::MAX as u64 {
+            value as u32
+        } else {
+            u32::MAX
+        }
+    }
     let us = duration_ns / 1_000;
     if us <= u32::MAX as u64 {
-        return (us as u32, FLAG_DURATION_KNOWN);
-    }
-    let ms = us / 1_000;
-    let capped = if ms <= u32::MAX as u64 {
-        ms as u32
+        (capped(us), FLAG_DURATION_KNOWN)
     } else {
-        u32::MAX
-    };
-    (capped, FLAG_DURATION_KNOWN | FLAG_DURATION_MS)
+        (capped(us / 1_000), FLAG_DURATION_KNOWN | FLAG_DURATION_MS)
+    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub enum TcpState {
     Close = CLOSE,
     /// The peer sent its FIN; this side's process has not closed.
     CloseWait = CLOSE_WAIT,
-    /// As close_wait, and this side's FIN was sent and is not acknowledged.
+    /// As in CLOSE_WAIT, and this side's FIN was sent and is not acknowledged.
     LastAck = LAST_ACK,
     /// Accepting connections.
     Listen = LISTEN,
@@ -71,7 +71,7 @@ impl TcpState {
     ];
 
     /// The state the kernel numbers `raw`, or nothing where it has no such state.
-    /// `TCP_NEW_SYN_RECV` (12), a request minisocket, is shown as syn_recv, as `ss` does.
+    /// `TCP_NEW_SYN_RECV` (12), a request minisocket, is shown as `syn_recv`, as `ss` does.
     #[must_use]
     pub const fn from_raw(raw: u8) -> Option<Self> {
         Some(match raw {

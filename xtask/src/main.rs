@@ -1,1 +1,58 @@
-fn main() {}
+//! connstate's chores: `cargo xtask setup | run | test | lint | bench`.
+//!
+//! Each subcommand has a file of its own under its own name. Beneath them lie [`cargo`], which
+//! finds what was built, [`superuser`], which takes root for the one command that needs it, and
+//! [`child`], which never leaves a process behind.
+
+mod setup;
+
+mod run;
+
+mod test;
+
+mod lint;
+
+mod bench;
+
+mod cargo;
+mod child;
+mod superuser;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "connstate's chores"
+)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Makes this machine able to build, test and lint; says what it found and what it installs
+    Setup(setup::Options),
+    /// Builds the agent and runs it, taking root for the last step only
+    Run(run::Options),
+    /// Runs every test: the host's as you, the kernel's as root
+    Test(test::Options),
+    /// Checks formatting, clippy on host and kernel code, and the dependencies' licences
+    Lint(lint::Options),
+    /// Measures what watching costs, side by side with the peers that are installed
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().chore {
+        Chore::Setup(options) => setup::main(&options),
+        Chore::Run(options) => run::main(&options),
+        Chore::Test(options) => test::main(&options),
+        Chore::Lint(options) => lint::main(&options),
+        Chore::Bench(bench) => bench::main(&bench),
+    }
+}

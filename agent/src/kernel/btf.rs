@@ -77,8 +77,8 @@ impl Btf {
     /// Finds where the types and strings lie.
     pub(super) fn parse(bytes: Vec<u8>) -> Result<Self, Broken> {
         let header = |at| word(&bytes, at).ok_or("it is shorter than its header");
-        let (magic, length) = (header(0)? as u16, header(4)? as usize);
-        if magic != MAGIC {
+        let length = header(4)? as usize;
+        if !bytes.starts_with(&MAGIC.to_ne_bytes()) {
             return Err("it does not begin as BTF of this machine's byte order does");
         }
         let section = |at, outside| -> Result<_, Broken> {

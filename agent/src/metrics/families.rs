@@ -8,7 +8,7 @@ use agent_ebpf::{
     state::TcpState,
 };
 
-use super::family::{Family, Kind, Sample, Value};
+use super::family::{Family, Kind, Sample, Value, number};
 use crate::{kernel::ProgramStats, view::View};
 
 /// Every family, in the order of the documentation; the exposition is sorted by name.
@@ -81,14 +81,14 @@ pub static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         labels: &["program"],
         help: "Runs of a kernel program that the kernel skipped because it was running on that CPU already; absent before kernel 5.12, which does not tell.",
-        samples: |view| of_programs(view, |stats| stats.misses.map(|misses| misses as f64)),
+        samples: |view| of_programs(view, |stats| stats.misses.map(number)),
     },
     Family {
         name: "connstate_bpf_program_runs_total",
         kind: Kind::Counter,
         labels: &["program"],
         help: "Runs of a kernel program; only with --bpf-stats.",
-        samples: |view| of_programs(view, |stats| view.bpf_stats.then_some(stats.runs as f64)),
+        samples: |view| of_programs(view, |stats| view.bpf_stats.then_some(number(stats.runs))),
     },
     Family {
         name: "connstate_bpf_program_run_seconds_total",
@@ -185,7 +185,7 @@ fn retransmits(view: &View) -> Vec<Sample> {
     samples
 }
 
-/// A request minisocket, `TCP_NEW_SYN_RECV`, is shown as syn_recv, as `ss` does.
+/// A request minisocket, `TCP_NEW_SYN_RECV`, is shown as `syn_recv`, as `ss` does.
 fn retransmitted(view: &View, state: TcpState, packet: Packet, trigger: Trigger) -> u64 {
     view.retransmits
         .iter()

@@ -73,12 +73,14 @@ impl Sample {
         }
     }
 
-    /// A count with these labels. Above 2⁵³ the last digits are lost, as everywhere in Prometheus.
+    /// A count with these labels.
     pub fn count<'a>(labels: impl IntoIterator<Item = &'a str>, count: u64) -> Self {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "Prometheus has no other numbers"
-        )]
-        Self::number(labels, count as f64)
+        Self::number(labels, number(count))
     }
+}
+
+/// A count as Prometheus holds numbers: above 2⁵³ the last digits are lost.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
+pub(super) fn number(count: u64) -> f64 {
+    count as f64
 }

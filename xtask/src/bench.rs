@@ -1,0 +1,147 @@
+//! `cargo xtask bench`: what watching costs the watched.
+//!
+//! A load runs again and again, by turns without and with an observer, and what counts is the
+//! ratio within each pair: absolute figures shift from machine to machine and from minute to
+//! minute. In reading order: the [`load`]s, which are the bare [`churn`] and a real [`server`],
+//! each in its own [`namespace`], where
+//! all its [`sockets`] are waited for; the observing [`tool`]s, the [`cpu`] time they use, and what the
+//! agent's own [`metrics`] ([`prom`]) say of a run; the [`pairs`] of runs; the [`table`] and the
+//! [`machine`] it holds for.
+
+mod load;
+
+mod churn;
+
+mod server;
+
+mod namespace;
+
+mod sockets;
+
+mod tool;
+
+mod cpu;
+
+mod metrics;
+
+mod prom;
+
+mod pairs;
+
+mod table;
+
+mod machine;
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+
+use crate::setup::{self, Need};
+use crate::{cargo, superuser};
+use load::Load;
+use tool::{Subject, Tool};
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Connect, accept, close on loopback: nothing but state transitions
+    Churn {
+        #[command(flatten)]
+        options: Options,
+        /// Connections per run
+        #[arg(long, default_value_t = 60_000)]
+        connections: u32,
+    },
+    /// nginx under wrk, a connection per request
+    Server {
+        #[command(flatten)]
+        options: Options,
+        /// Seconds per run
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+    },
+    /// One run of a load, by itself (what the other two start again and again)
+    #[command(subcommand, hide = true)]
+    Load(Load),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Pairs of runs, without and with the tool
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Only these tools (repeatable); all that are installed otherwise
+    #[arg(long = "tool", value_enum)]
+    tools: Vec<Tool>,
+    /// An argument for `agent run` (repeatable)
+    #[arg(long = "agent-arg", allow_hyphen_values = true)]
+    agent_args: Vec<String>,
+    /// The agent to measure; built from this workspace otherwise
+    #[arg(long)]
+    agent: Option<PathBuf>,
+}
+
+pub(crate) fn main(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Churn {
+            options,
+            connections,
+        } => compare(
+            options,
+            &Load::Churn {
+                connections: *connections,
+            },
+        ),
+        Bench::Server { options, seconds } => compare(options, &Load::Server { seconds: *seconds }),
+        Bench::Load(load) => {
+            println!("{}", serde_json::to_string(&load.generate()?)?);
+            Ok(())
+        }
+    }
+}
+
+fn compare(options: &Options, load: &Load) -> Result<()> {
+    let tools = if options.tools.is_empty() {
+        Tool::ALL.to_vec()
+    } else {
+        options.tools.clone()
+    };
+    let agent = agent(options, &tools)?;
+    if !superuser::is_root() {
+        return again_as_root(agent);
+    }
+    if let Some(package) = load.missing_package() {
+        bail!(
+            "this load needs Debian's package {package}; `cargo xtask setup --bench` installs it"
+        );
+    }
+    let subject = Subject {
+        agent,
+        arguments: options.agent_args.clone(),
+    };
+    let rows = pairs::run(load, &tools, options.pairs, &subject)?;
+    println!("\n{}", table::render(&rows, load.unit()));
+    println!("{}", machine::describe(&tools, load, &subject));
+    Ok(())
+}
+
+/// The agent's binary, where a row needs it.
+fn agent(options: &Options, tools: &[Tool]) -> Result<Option<PathBuf>> {
+    if options.agent.is_some() || !tools.iter().any(|tool| tool.is_agent()) {
+        return Ok(options.agent.clone());
+    }
+    setup::ensure(&[Need::Build])?;
+    cargo::build_agent().map(Some)
+}
+
+/// Namespaces and BPF programs take root, building does not: everything is built by now.
+fn again_as_root(agent: Option<PathBuf>) -> Result<()> {
+    let myself = std::env::current_exe().context("could not find this program's own file")?;
+    let mut command = superuser::command(&myself, &[]);
+    command.args(std::env::args_os().skip(1));
+    if let Some(agent) = agent {
+        command.arg("--agent").arg(agent);
+    }
+    Err(command.exec()).context("could not start sudo; run this as root")
+}

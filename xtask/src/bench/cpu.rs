@@ -1,0 +1,76 @@
+//! Processor time, user and system together.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Seconds of this process, to the nanosecond.
+pub(super) fn of_this_process() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "seconds and nanoseconds of a run stay far below 2^53"
+    )]
+    let (seconds, nanos) = (time.tv_sec as f64, time.tv_nsec as f64);
+    seconds + nanos * 1e-9
+}
+
+/// Seconds of this process's children that have ended and been waited for.
+pub(super) fn of_waited_children() -> Result<f64> {
+    seconds("self", 13)
+}
+
+/// Seconds of another process, all its threads together.
+pub(super) fn of_process(pid: u32) -> Result<f64> {
+    seconds(&pid.to_string(), 11)
+}
+
+fn seconds(process: &str, first: usize) -> Result<f64> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
+    let ticks =
+        ticks(&stat, first).with_context(|| format!("{path} is not what was expected: {stat}"))?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "ticks of a run and ticks per second stay far below 2^53"
+    )]
+    let seconds = ticks as f64 / clock_ticks_per_second() as f64;
+    Ok(seconds)
+}
+
+/// The sum of two neighbouring fields, counted from the state, which is what follows the name: the
+/// name may itself hold spaces and parentheses.
+fn ticks(stat: &str, first: usize) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split_ascii_whitespace().skip(first);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "812 (a) b (c) S 1 812 812 0 -1 4194560 1 2 3 4 70 30 5 6 20 0 4 0 1200";
+
+    #[test]
+    fn a_name_with_parentheses_is_skipped() {
+        assert_eq!(ticks(STAT, 11), Some(100));
+        assert_eq!(ticks(STAT, 13), Some(11));
+    }
+
+    #[test]
+    fn a_short_line_is_none() {
+        assert_eq!(ticks("812 (agent) S 1", 11), None);
+        assert_eq!(ticks("", 11), None);
+    }
+
+    #[test]
+    fn this_process_has_used_time() {
+        assert!(of_this_process() > 0.0);
+        assert!(of_process(std::process::id()).unwrap() >= 0.0);
+    }
+}

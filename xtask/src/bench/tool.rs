@@ -1,0 +1,196 @@
+//! The observers: how each is started, when it is ready, and how it ends.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use super::metrics::Metrics;
+use crate::child::Guarded;
+use crate::setup::program;
+
+const READY_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a load is measured under.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tool {
+    /// No observer: how far two runs differ by themselves.
+    Nothing,
+    /// The agent as it is by default.
+    Agent,
+    /// The agent with a record of every transition.
+    AgentStreamAll,
+    /// libbpf-tools' tcpstates, its lines to a file.
+    Tcpstates,
+    /// libbpf-tools' tcplife, its lines to a file.
+    Tcplife,
+}
+
+/// The agent under test.
+pub(super) struct Subject {
+    pub(super) agent: Option<PathBuf>,
+    pub(super) arguments: Vec<String>,
+}
+
+/// An observer that is ready.
+pub(super) struct Running {
+    pub(super) process: Guarded,
+    /// The agent's own account.
+    pub(super) metrics: Option<Metrics>,
+    /// Where the output goes, as long as it runs.
+    _output: TempDir,
+}
+
+impl Tool {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Nothing,
+        Self::Agent,
+        Self::AgentStreamAll,
+        Self::Tcpstates,
+        Self::Tcplife,
+    ];
+
+    pub(super) fn is_agent(self) -> bool {
+        matches!(self, Self::Agent | Self::AgentStreamAll)
+    }
+
+    /// What its row is called.
+    pub(super) fn label(self, subject: &Subject) -> String {
+        let name = match self {
+            Self::Nothing => return "nothing (noise floor)".to_owned(),
+            Self::Agent => "connstate",
+            Self::AgentStreamAll => "connstate --stream all",
+            Self::Tcpstates => return "tcpstates (libbpf-tools), output to a file".to_owned(),
+            Self::Tcplife => return "tcplife (libbpf-tools), output to a file".to_owned(),
+        };
+        [&[name.to_owned()], subject.arguments.as_slice()]
+            .concat()
+            .join(" ")
+    }
+
+    /// The Debian package of a peer.
+    pub(super) fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing | Self::Agent | Self::AgentStreamAll => None,
+            Self::Tcpstates | Self::Tcplife => Some("libbpf-tools"),
+        }
+    }
+
+    /// The package without which this row cannot be measured.
+    pub(super) fn missing_package(self) -> Option<&'static str> {
+        self.package().filter(|_| self.peer().is_none())
+    }
+
+    /// Starts the observer and waits until it observes; none where there is nothing to start.
+    pub(super) fn start(self, subject: &Subject) -> Result<Option<Running>> {
+        let output = tempfile::tempdir().context("could not make a directory for the output")?;
+        if !self.is_agent() {
+            let Some(program) = self.peer() else {
+                return Ok(None);
+            };
+            return start_peer(&program, output).map(Some);
+        }
+        let agent = subject.agent.as_deref().context("no agent was built")?;
+        let mut arguments = subject.arguments.clone();
+        if self == Self::AgentStreamAll {
+            arguments.extend(["--stream".to_owned(), "all".to_owned()]);
+        }
+        start_agent(agent, &arguments, output).map(Some)
+    }
+
+    fn peer(self) -> Option<PathBuf> {
+        match self {
+            Self::Nothing | Self::Agent | Self::AgentStreamAll => None,
+            Self::Tcpstates => program::path("tcpstates"),
+            Self::Tcplife => program::path("tcplife"),
+        }
+    }
+}
+
+fn start_agent(agent: &Path, arguments: &[String], output: TempDir) -> Result<Running> {
+    let address = free_address()?;
+    let mut command = Command::new(agent);
+    command
+        .args(["run", "--web.listen-address", &address.to_string()])
+        .args(arguments);
+    let log = output.path().join("output");
+    let mut process = spawn_into(&mut command, &log)?;
+    let metrics = Metrics::at(address);
+    wait_until(&mut process, &log, || metrics.is_ready())?;
+    Ok(Running {
+        process,
+        metrics: Some(metrics),
+        _output: output,
+    })
+}
+
+fn start_peer(program: &Path, output: TempDir) -> Result<Running> {
+    let log = output.path().join("output");
+    let mut process = spawn_into(&mut Command::new(program), &log)?;
+    let descriptors = format!("/proc/{}/fd", process.id());
+    wait_until(&mut process, &log, || observes(Path::new(&descriptors)))?;
+    Ok(Running {
+        process,
+        metrics: None,
+        _output: output,
+    })
+}
+
+/// Whether a libbpf tool has its program attached (a link) and reads what it sends (the epoll
+/// instance of its perf buffer, which is made last).
+fn observes(descriptors: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(descriptors) else {
+        return false;
+    };
+    let targets: Vec<PathBuf> = entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .collect();
+    ["anon_inode:bpf_link", "anon_inode:[eventpoll]"]
+        .iter()
+        .all(|kind| targets.iter().any(|target| target == Path::new(kind)))
+}
+
+fn spawn_into(command: &mut Command, log: &Path) -> Result<Guarded> {
+    let file = File::create(log).context("could not make a file for the output")?;
+    let errors = file
+        .try_clone()
+        .context("could not share the file for the output")?;
+    Guarded::spawn(command.stdin(Stdio::null()).stdout(file).stderr(errors))
+}
+
+fn wait_until(process: &mut Guarded, log: &Path, ready: impl Fn() -> bool) -> Result<()> {
+    let deadline = Instant::now() + READY_DEADLINE;
+    while !ready() {
+        let ended = process.wait(Duration::from_millis(20))?;
+        let said = || fs::read_to_string(log).unwrap_or_default();
+        if let Some(status) = ended {
+            bail!("the observer ended by itself ({status}): {}", said());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "the observer was not ready within {} s: {}",
+                READY_DEADLINE.as_secs(),
+                said()
+            );
+        }
+    }
+    // A line of rest, so that what starting stirred up is over before the load begins.
+    thread::sleep(Duration::from_millis(100));
+    Ok(())
+}
+
+/// An address nothing listens on: the kernel's choice, given back at once.
+fn free_address() -> Result<SocketAddr> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("could not find a free port")?;
+    listener
+        .local_addr()
+        .context("the free port has no address")
+}

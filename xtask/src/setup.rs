@@ -1,0 +1,132 @@
+//! `cargo xtask setup`: makes a fresh machine able to build, test, lint and measure.
+//!
+//! Every need is a list of requirements; a requirement can say whether it is met, and mend it if
+//! not. What was mended is looked at again, so that setup's success means what it says.
+
+mod debian;
+mod deny;
+mod linker;
+pub(crate) mod program;
+pub(crate) mod toolchain;
+
+use anyhow::{Result, bail};
+
+use deny::CargoDeny;
+use linker::Linker;
+use program::Program;
+use toolchain::{Clippy, Toolchain};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Also install what `cargo xtask bench` compares connstate with
+    #[arg(long)]
+    bench: bool,
+    /// Only report what is there and what is missing
+    #[arg(long)]
+    check: bool,
+}
+
+/// What a task needs of the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The compiler and linker of the kernel programs.
+    Build,
+    /// The programs the kernel tests run.
+    Tests,
+    /// Clippy for the kernel programs, and cargo-deny.
+    Lint,
+    /// The load generators and peers of the benchmarks.
+    Bench,
+}
+
+/// Whether a requirement is met, in words for the reader.
+enum Finding {
+    Met(String),
+    Missing(String),
+}
+
+/// One thing this machine must have.
+trait Requirement {
+    fn name(&self) -> String;
+    fn find(&self) -> Result<Finding>;
+    fn install(&self) -> Result<()>;
+}
+
+impl Need {
+    fn requirements(self) -> Vec<Box<dyn Requirement>> {
+        let programs = |table: &'static [Program]| -> Vec<Box<dyn Requirement>> {
+            table
+                .iter()
+                .map(|program| Box::new(*program) as Box<dyn Requirement>)
+                .collect()
+        };
+        match self {
+            // In this order: the toolchain decides which LLVM the linker is built against.
+            Self::Build => vec![Box::new(Toolchain), Box::new(Linker)],
+            Self::Tests => programs(&program::TESTS),
+            Self::Lint => vec![Box::new(Clippy), Box::new(CargoDeny)],
+            Self::Bench => programs(&program::BENCH),
+        }
+    }
+}
+
+pub(crate) fn main(options: &Options) -> Result<()> {
+    let mut needs = vec![Need::Build, Need::Tests, Need::Lint];
+    if options.bench {
+        needs.push(Need::Bench);
+    }
+    if options.check {
+        report(&needs)
+    } else {
+        ensure(&needs)
+    }
+}
+
+/// Meets every requirement of the needs named.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    for requirement in needs.iter().flat_map(|need| need.requirements()) {
+        let name = requirement.name();
+        let why = match requirement.find()? {
+            Finding::Met(what) => {
+                println!("ok: {name}: {what}");
+                continue;
+            }
+            Finding::Missing(why) => why,
+        };
+        println!("installing: {name} ({why})");
+        requirement.install()?;
+        match requirement.find()? {
+            Finding::Met(what) => println!("ok: {name}: {what}"),
+            Finding::Missing(why) => {
+                bail!("{name} was installed without an error and yet is missing: {why}")
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report(needs: &[Need]) -> Result<()> {
+    let mut missing = Vec::new();
+    for requirement in needs.iter().flat_map(|need| need.requirements()) {
+        let name = requirement.name();
+        match requirement.find()? {
+            Finding::Met(what) => println!("ok: {name}: {what}"),
+            Finding::Missing(why) => {
+                println!("missing: {name}: {why}");
+                missing.push(name);
+            }
+        }
+    }
+    if !missing.is_empty() {
+        let bench = if needs.contains(&Need::Bench) {
+            " --bench"
+        } else {
+            ""
+        };
+        bail!(
+            "missing: {}; `cargo xtask setup{bench}` installs it",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Programs that tests and benchmarks run, and the Debian package that brings each.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{Finding, Requirement, debian};
+
+/// A program, and where Debian keeps it.
+#[derive(Clone, Copy)]
+pub(crate) struct Program {
+    name: &'static str,
+    package: &'static str,
+    /// A service the package would start by itself.
+    service: Option<&'static str>,
+}
+
+impl Program {
+    const fn new(name: &'static str, package: &'static str) -> Self {
+        Self {
+            name,
+            package,
+            service: None,
+        }
+    }
+
+    const fn with_service(self, service: &'static str) -> Self {
+        Self {
+            service: Some(service),
+            ..self
+        }
+    }
+}
+
+/// What the kernel tests make traffic and check outputs with.
+pub(super) const TESTS: [Program; 6] = [
+    Program::new("ip", "iproute2"),
+    Program::new("ss", "iproute2"),
+    Program::new("iptables", "iptables"),
+    Program::new("nft", "nftables"),
+    Program::new("promtool", "prometheus").with_service("prometheus.service"),
+    Program::new("ps", "procps"),
+];
+
+/// What the benchmarks drive, and whom they compare with.
+pub(super) const BENCH: [Program; 5] = [
+    Program::new("ip", "iproute2"),
+    Program::new("nginx", "nginx").with_service("nginx.service"),
+    Program::new("wrk", "wrk"),
+    Program::new("tcpstates", "libbpf-tools"),
+    Program::new("tcplife", "libbpf-tools"),
+];
+
+impl Requirement for Program {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn find(&self) -> Result<Finding> {
+        Ok(match path(self.name) {
+            Some(path) => Finding::Met(path.display().to_string()),
+            None => Finding::Missing(format!("in Debian's package {}", self.package)),
+        })
+    }
+
+    fn install(&self) -> Result<()> {
+        debian::install(&[self.package], self.service)
+    }
+}
+
+/// Where a program is. The administrator's directories are searched too: Debian leaves them out
+/// of an ordinary user's PATH, but sudo finds what is there.
+pub(crate) fn path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    directories.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories
+        .into_iter()
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
