@@ -122,7 +122,10 @@ impl CloseCause {
 }
 
 /// What a socket shows at `X → CLOSE`.
-#[expect(clippy::struct_excessive_bools, reason = "they are the kernel's, and independent")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the kernel's, and independent"
+)]
 #[derive(Clone, Copy, Debug)]
 pub struct CloseEvidence {
     /// The state it leaves.

@@ -136,7 +136,10 @@ impl StreamMode {
 #[inline(always)]
 #[must_use]
 pub const fn pack_duration(duration_ns: u64) -> (u32, u8) {
-    #[expect(clippy::cast_possible_truncation, reason = "compared before it is cast")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "compared before it is cast"
+    )]
     const fn capped(value: u64) -> u32 {
         if value <= u32::MAX as u64 {
             value as u32

@@ -1,10 +1,5 @@
 //! How fast records become knowledge: decode and model, on one core.
 
-#![expect(
-    missing_docs,
-    reason = "criterion's macros make undocumented functions"
-)]
-
 use std::{hint::black_box, time::Duration};
 
 use agent::{decode::decode, model::Model};

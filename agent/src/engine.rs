@@ -153,7 +153,7 @@ impl Turns {
         let model = &mut self.model;
         let now = monotonic();
         stream::drain(&mut self.ring, TURN, |record| {
-            model.record(decode(record, now))
+            model.record(decode(record, now));
         })
     }
 

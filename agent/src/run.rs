@@ -166,9 +166,10 @@ async fn serve(
     stopping.send_replace(true);
     let deadline = Instant::now() + FAREWELL;
     for server in servers {
-        match timeout_at(deadline, server).await {
-            Ok(ended) => ended.context("an HTTP server panicked")??,
-            Err(_) => warn!("an HTTP client did not finish in time and was cut off"),
+        if let Ok(ended) = timeout_at(deadline, server).await {
+            ended.context("an HTTP server panicked")??;
+        } else {
+            warn!("an HTTP client did not finish in time and was cut off");
         }
     }
     Ok(())

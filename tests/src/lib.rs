@@ -1,7 +1,21 @@
 //! What the tests against the running kernel share.
 //!
 //! Every test makes its own network namespace ([`netns`]), loads the programs for that namespace
-//! alone ([`watch`]) and does something to real sockets in it.
+//! alone ([`watch`]) and does something to real sockets in it: most make connections end in one
+//! of the [`ways`] known and compare what was counted with the [`trace`] these must leave.
 
+pub mod bpf_ids;
+pub mod daemon;
+pub mod exact;
+pub mod filter;
+pub mod http;
+pub mod link;
+pub mod load;
 pub mod netns;
+pub mod place;
+pub mod sender;
+pub mod tape;
+pub mod trace;
+pub mod wait;
 pub mod watch;
+pub mod ways;

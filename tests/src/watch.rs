@@ -84,10 +84,19 @@ impl Watch {
     ///
     /// Where the kernel does not tell.
     pub fn misses(&self) -> Result<u64> {
+        self.misses_of("inet_sock_set_state")
+    }
+
+    /// How often the kernel skipped `program`, on the whole host.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not tell.
+    pub fn misses_of(&self, program: &str) -> Result<u64> {
         let programs = self.kernel.programs();
         let misses = programs
             .iter()
-            .find(|report| report.program.name == "inet_sock_set_state")
+            .find(|report| report.program.name == program)
             .and_then(|report| report.stats?.misses);
         misses.ok_or_else(|| anyhow::anyhow!("this kernel does not tell misses"))
     }

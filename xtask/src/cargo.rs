@@ -7,9 +7,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, TargetKind};
 
-/// An executable cargo built, and the target it was built from.
+/// An executable cargo built, and what it was built from.
 pub(crate) struct Executable {
+    /// The directory of its package.
+    pub(crate) package: PathBuf,
+    /// The target's name.
     pub(crate) target: String,
+    /// Whether it is a test of the target rather than the target itself.
+    pub(crate) is_test: bool,
     pub(crate) path: PathBuf,
 }
 
@@ -78,7 +83,10 @@ pub(crate) fn build(command: &mut Command) -> Result<Vec<Executable>> {
         if artifact.target.kind.contains(&TargetKind::CustomBuild) {
             continue;
         }
+        let manifest = artifact.manifest_path.into_std_path_buf();
         executables.push(Executable {
+            package: manifest.parent().unwrap_or(root()).to_owned(),
+            is_test: artifact.profile.test,
             target: artifact.target.name,
             path: path.into(),
         });

@@ -1,15 +1,17 @@
 //! `cargo xtask test`: every test there is.
 //!
-//! The host's tests need no privilege and run as whoever calls. The kernel's tests (package
-//! `tests`) load programs and make network namespaces: they are built without privilege, and only
-//! then run as root, one at a time, because they all watch the same kernel.
+//! All are built at once and without privilege. The host's tests run as whoever calls; the
+//! kernel's (package `tests`) load programs and make network namespaces: they run as root, one at
+//! a time, because they all watch the same kernel.
 
 use std::ffi::OsStr;
+use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
+use crate::cargo::{self, Executable};
 use crate::setup::{self, Need};
-use crate::{cargo, superuser};
+use crate::superuser;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -20,42 +22,52 @@ pub(crate) struct Options {
 
 pub(crate) fn main(options: &Options) -> Result<()> {
     setup::ensure(&[Need::Build, Need::Tests])?;
-    host(options)?;
-    kernel(options)
-}
-
-fn host(options: &Options) -> Result<()> {
-    let mut command = cargo::cargo();
-    command.args(["test", "--workspace", "--exclude", "tests"]);
-    cargo::run(command.args(&options.filter))
-}
-
-fn kernel(options: &Options) -> Result<()> {
-    let agent = cargo::build_agent()?;
     let mut build = cargo::cargo();
-    let executables =
-        cargo::build(build.args(["test", "--release", "--package", "tests", "--no-run"]))?;
+    // The agent's own tests have its binary built, too, which the kernel's tests start.
+    let executables = cargo::build(build.args(["test", "--workspace", "--no-run"]))?;
+    let agent = executables
+        .iter()
+        .find(|executable| executable.target == "agent" && !executable.is_test)
+        .context("cargo built no binary of the agent beside its tests")?;
+    let mut tests: Vec<_> = executables
+        .iter()
+        .filter(|executable| executable.is_test)
+        .collect();
+    // The host's first: they are the quicker ones to fail.
+    tests.sort_by_key(|test| is_kernel_test(test));
     let mut failed = Vec::new();
-    for executable in &executables {
-        let variables = [
-            ("CONNSTATE_AGENT", agent.as_os_str()),
-            ("RUST_BACKTRACE", OsStr::new("1")),
-        ];
-        let mut test = superuser::command(&executable.path, &variables);
-        // Not captured: a test that cannot run on this kernel says so, and that must be seen.
-        test.args(["--test-threads=1", "--nocapture"])
-            .args(&options.filter);
-        test.current_dir(cargo::root().join("tests"));
-        println!("\nkernel tests: {}", executable.target);
+    for test in &tests {
+        println!("\n{} of {}", test.target, test.package.display());
+        let mut command = if is_kernel_test(test) {
+            kernel(test, agent)
+        } else {
+            Command::new(&test.path)
+        };
+        command.args(&options.filter).current_dir(&test.package);
         // A failure in one file must not hide what the others would have said.
-        if let Err(error) = cargo::run(&mut test) {
+        if let Err(error) = cargo::run(&mut command) {
             eprintln!("{error:#}");
-            failed.push(executable.target.as_str());
+            failed.push(test.target.as_str());
         }
     }
     if !failed.is_empty() {
-        bail!("kernel tests failed: {}", failed.join(", "));
+        bail!("tests failed: {}", failed.join(", "));
     }
-    println!("\nkernel tests: {} files passed", executables.len());
+    println!("\n{} test files passed", tests.len());
     Ok(())
+}
+
+fn is_kernel_test(test: &Executable) -> bool {
+    test.package.ends_with("tests")
+}
+
+fn kernel(test: &Executable, agent: &Executable) -> Command {
+    let variables = [
+        ("CONNSTATE_AGENT", agent.path.as_os_str()),
+        ("RUST_BACKTRACE", OsStr::new("1")),
+    ];
+    let mut command = superuser::command(&test.path, &variables);
+    // Not captured: a test that cannot run on this kernel says so, and that must be seen.
+    command.args(["--test-threads=1", "--nocapture"]);
+    command
 }

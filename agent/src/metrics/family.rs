@@ -80,7 +80,10 @@ impl Sample {
 }
 
 /// A count as Prometheus holds numbers: above 2⁵³ the last digits are lost.
-#[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus has no other numbers"
+)]
 pub(super) fn number(count: u64) -> f64 {
     count as f64
 }

@@ -1,0 +1,132 @@
+//! Waiting for conditions, with a deadline.
+
+use std::{
+    mem::MaybeUninit,
+    os::fd::AsFd,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_ebpf::state::TcpState;
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    getsockopt_impl, libc,
+    sys::socket::{GetSockOpt as _, sockopt::GetStruct},
+};
+use socket2::Socket;
+
+/// The longest wait for anything.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy)]
+struct TcpInfo;
+getsockopt_impl!(
+    TcpInfo,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info,
+    GetStruct<libc::tcp_info>
+);
+
+/// Waits until `condition` holds.
+///
+/// # Errors
+///
+/// The condition's own, or where it does not hold after [`DEADLINE`]; `what` says what was waited
+/// for.
+pub fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    while !condition()? {
+        ensure!(start.elapsed() < DEADLINE, "waited in vain for {what}");
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// What the kernel tells of a TCP socket.
+///
+/// # Errors
+///
+/// Where it is none.
+pub fn tcp_info(socket: &impl AsFd) -> Result<libc::tcp_info> {
+    TcpInfo.get(socket).context("TCP_INFO")
+}
+
+/// Waits until every one of `sockets` is in `state`.
+///
+/// # Errors
+///
+/// Where one is not after [`DEADLINE`].
+pub fn all_in(sockets: &[impl AsFd], state: TcpState) -> Result<()> {
+    for socket in sockets {
+        until(state.name(), || {
+            Ok(tcp_info(socket)?.tcpi_state == state as u8)
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits until every one of `sockets` has something to read.
+///
+/// # Errors
+///
+/// Where one has nothing after [`DEADLINE`].
+pub fn unread(sockets: &[Socket]) -> Result<()> {
+    for socket in sockets {
+        socket.set_read_timeout(Some(DEADLINE))?;
+        socket
+            .peek(&mut [MaybeUninit::uninit()])
+            .context("nothing to read")?;
+    }
+    Ok(())
+}
+
+/// Waits until as many as `count` sockets whose remote port is `port` are in `state`, in the
+/// words of `ss`, which sees orphans and minisockets too.
+///
+/// # Errors
+///
+/// Where they are not after [`DEADLINE`].
+pub fn clients_in(port: u16, state: &str, count: usize) -> Result<()> {
+    until(state, || {
+        Ok(list("dport", port, state)?.lines().count() == count)
+    })
+}
+
+/// The same of sockets whose local port is `port`.
+///
+/// # Errors
+///
+/// Where they are not after [`DEADLINE`].
+pub fn servers_in(port: u16, state: &str, count: usize) -> Result<()> {
+    until(state, || {
+        Ok(list("sport", port, state)?.lines().count() == count)
+    })
+}
+
+/// Waits until as many as `count` of the sockets whose remote port is `port` are minisockets in
+/// FIN_WAIT2, which alone have a timer of that name.
+///
+/// # Errors
+///
+/// Where they are not after [`DEADLINE`].
+pub fn minisockets(port: u16, count: usize) -> Result<()> {
+    until("minisockets", || {
+        let sockets = list("dport", port, "fin-wait-2")?;
+        let minisockets = sockets.lines().filter(|line| line.contains("(timewait,"));
+        Ok(minisockets.count() == count)
+    })
+}
+
+fn list(side: &str, port: u16, state: &str) -> Result<String> {
+    let output = Command::new("ss")
+        .args(["-Htano", "state", state, side, "=", &format!(":{port}")])
+        .output()
+        .context("ss cannot be run: `cargo xtask setup` installs it")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ss failed: {errors}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

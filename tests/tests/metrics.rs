@@ -1,0 +1,120 @@
+//! What a scrape of the running agent holds, and how it changes.
+
+use std::{
+    io::{ErrorKind, Write as _},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use agent::metrics::{FAMILIES, Kind};
+use anyhow::{Context as _, Result, ensure};
+use tests::{daemon::Daemon, load::churn, netns::Netns};
+
+#[test]
+fn promtool_finds_nothing_to_say() -> Result<()> {
+    let daemon = Daemon::start(&[])?;
+    let text = daemon.get("/metrics")?.body;
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match spawned {
+        Ok(promtool) => promtool,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("skipped: promtool is not installed (Debian has it in `prometheus`)");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut stdin = promtool.stdin.take().context("no standard input")?;
+    stdin.write_all(text.as_bytes())?;
+    drop(stdin);
+    let output = promtool.wait_with_output()?;
+    assert!(
+        output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn every_family_is_there_with_its_help_and_type() -> Result<()> {
+    let daemon = Daemon::start(&[])?;
+    let text = daemon.get("/metrics")?.body;
+    // Of the declared families, only these depend on an option.
+    let optional = [
+        "connstate_bpf_program_runs_total",
+        "connstate_bpf_program_run_seconds_total",
+    ];
+    for family in FAMILIES {
+        let help = format!("# HELP {} {}\n", family.name, family.help);
+        let kind = format!("# TYPE {} {}\n", family.name, family.kind.name());
+        let expected = usize::from(!optional.contains(&family.name));
+        assert_eq!(text.matches(&help).count(), expected, "{help}");
+        assert_eq!(text.matches(&kind).count(), expected, "{kind}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_label_value_is_there_from_the_start() -> Result<()> {
+    let daemon = Daemon::start(&[])?;
+    let scrape = daemon.scrape()?;
+    for (name, series) in [
+        // Eleven states to eleven, neither to themselves nor to time_wait.
+        ("connstate_state_transitions_total", 100),
+        ("connstate_closes_total", 17),
+        // Eleven states, four kinds of packet, four triggers.
+        ("connstate_retransmits_total", 176),
+        ("connstate_state_duration_seconds_count", 7),
+        ("connstate_state_duration_seconds_sum", 7),
+        ("connstate_events_total", 1),
+        ("connstate_events_lost_total", 3),
+        ("connstate_bpf_program_attached", 4),
+        ("connstate_bpf_program_misses_total", 4),
+        ("connstate_build_info", 1),
+    ] {
+        assert_eq!(scrape.series(name), series, "{name}");
+    }
+    // No kernel sends a SYN in FIN_WAIT2.
+    let never = "connstate_retransmits_total{packet=\"syn\",state=\"fin_wait2\",trigger=\"rto\"}";
+    let swapped = "connstate_retransmits_total{state=\"fin_wait2\",packet=\"syn\",trigger=\"rto\"}";
+    let found = scrape.value(never).or_else(|_| scrape.value(swapped))?;
+    assert!(found.abs() < f64::EPSILON);
+    Ok(())
+}
+
+#[test]
+fn counters_never_fall_under_load() -> Result<()> {
+    let daemon = Daemon::start(&[])?;
+    let netns = Netns::new()?;
+    let counters: Vec<_> = FAMILIES
+        .iter()
+        .filter(|family| family.kind != Kind::Gauge)
+        .map(|family| family.name)
+        .collect();
+    let mut before = daemon.scrape()?;
+    let first = before.clone();
+    let started = Instant::now();
+    let mut scrapes = 0;
+    // Longer than eight refreshes of a quarter second: fresh views and repeated ones.
+    while started.elapsed() < Duration::from_secs(2) {
+        churn(&netns, 200)?;
+        let now = daemon.scrape()?;
+        for (series, old) in &before.0 {
+            if counters.iter().any(|name| series.starts_with(name)) {
+                let new = now.value(series)?;
+                ensure!(new >= *old, "{series} fell from {old} to {new}");
+            }
+        }
+        before = now;
+        scrapes += 1;
+    }
+    let opened = "connstate_state_transitions_total{from=\"syn_sent\",to=\"established\"}";
+    let rise = before.value(opened)? - first.value(opened)?;
+    eprintln!("{scrapes} scrapes, {rise} connections opened");
+    assert!(rise > 0.0);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Which transitions each mode tells.
+
+use std::time::{Duration, Instant};
+
+use agent_ebpf::{
+    record::{LATE_AFTER_NS, StreamMode},
+    state::TcpState::{Close, CloseWait, Established, FinWait1, FinWait2, LastAck},
+};
+use anyhow::{Context as _, Result, ensure};
+use tests::{
+    netns::Netns,
+    place::{Family, Place, own_descriptors},
+    tape::{steps, transitions},
+    trace::total,
+    wait::{clients_in, until},
+    watch::Watch,
+};
+
+use super::options;
+
+#[test]
+fn late_tells_the_socket_that_lingered() -> Result<()> {
+    let late = Duration::from_nanos(LATE_AFTER_NS);
+    let netns = Netns::new()?;
+    let mut watch = Watch::with(options(&netns, StreamMode::Late))?;
+    let mut ring = watch.kernel().take_ring()?;
+    let cookie = netns.run(|| {
+        own_descriptors()?;
+        let place = Place::new(Family::V4);
+        let mut connections = place.connections(2)?;
+        drop(connections.clients);
+        clients_in(place.port, "fin-wait-2", 2)?;
+        let waiting = Instant::now();
+        let late_one = connections.servers.pop().context("two")?;
+        drop(connections.servers);
+        until("one to be late", || Ok(waiting.elapsed() > late))?;
+        Ok(late_one.cookie()?)
+    })?;
+    until("every transition", || Ok(total(&watch.counters()?) == 22))?;
+    let told = transitions(&mut ring)?;
+    ensure!(steps(&told) == [(CloseWait, LastAck)], "{told:#?}");
+    ensure!(told[0].socket.cookie == Some(cookie), "{told:#?}");
+    ensure!(told[0].duration > Some(late), "{told:#?}");
+    Ok(())
+}
+
+#[test]
+fn lingering_tells_the_ways_in_and_out() -> Result<()> {
+    let netns = Netns::new()?;
+    let mut watch = Watch::with(options(&netns, StreamMode::Lingering))?;
+    let mut ring = watch.kernel().take_ring()?;
+    netns.run(|| {
+        own_descriptors()?;
+        let place = Place::new(Family::V4);
+        let connections = place.connections(1)?;
+        drop(connections.clients);
+        clients_in(place.port, "fin-wait-2", 1)
+    })?;
+    until("every transition", || Ok(total(&watch.counters()?) == 12))?;
+    let mut told = steps(&transitions(&mut ring)?);
+    told.sort();
+    let mut wanted = [
+        (Established, FinWait1),
+        (FinWait1, FinWait2),
+        (FinWait2, Close),
+        (Established, CloseWait),
+        (CloseWait, LastAck),
+        (LastAck, Close),
+    ];
+    wanted.sort();
+    ensure!(told == wanted, "{told:?}");
+    Ok(())
+}
