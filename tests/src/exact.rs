@@ -1,8 +1,8 @@
 //! Compares what was counted with what must have been, to the unit.
 
-use std::fmt;
+use std::{fmt, panic::resume_unwind, thread};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     netns::Netns,
@@ -37,13 +37,11 @@ impl std::error::Error for Unsupported {}
 pub fn exactly(way: &Way, n: usize) -> Result<()> {
     let families = Family::ALL;
     let predicted = (way.leaves)(n).times(families.len());
-    for attempt in 1..=ATTEMPTS {
+    let gone = unskipped(|| {
         let netns = Netns::new()?;
         let watch = Watch::new(&netns)?;
-        // RSTs revise causes, so neither program may be skipped.
-        let resets_missed = watch.misses_of("tcp_send_reset")?;
-        let misses = watch.misses()?;
-        let gone = std::thread::scope(|scope| {
+        let before = Before::now(&watch)?;
+        thread::scope(|scope| {
             let going = families.map(|family| {
                 let netns = &netns;
                 scope.spawn(move || {
@@ -53,50 +51,105 @@ pub fn exactly(way: &Way, n: usize) -> Result<()> {
                     })
                 })
             });
-            going.into_iter().try_for_each(|gone| {
-                gone.join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-        });
-        if let Some(unsupported) = gone
-            .as_ref()
-            .err()
-            .and_then(|e| e.downcast_ref::<Unsupported>())
-        {
-            eprintln!("skipped: {}: {unsupported}", way.name);
-            return Ok(());
+            going
+                .into_iter()
+                .try_for_each(|gone| gone.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })?;
+        let skipped = before.settle(&watch, predicted.total())?;
+        if skipped.is_none() {
+            predicted.compare(&watch)?;
         }
-        gone?;
-        let missed = settle(&watch, predicted.total(), misses)?;
-        let missed = missed + watch.misses_of("tcp_send_reset")? - resets_missed;
-        let counted = Trace::of(&watch.settled()?);
-        if missed == 0 {
-            ensure!(
-                counted == predicted,
-                "{} left another trace: {:#?}\ncounted: {counted:#?}",
-                way.name,
-                predicted.differences(&counted)
-            );
-            return Ok(());
+        Ok(skipped)
+    });
+    match gone {
+        Err(error) if error.is::<Unsupported>() => {
+            eprintln!("skipped: {}: {error}", way.name);
+            Ok(())
         }
-        eprintln!(
-            "{}: run {attempt} had {missed} misses, and is repeated",
-            way.name
-        );
+        gone => gone.context(way.name),
     }
-    bail!("{} had misses in each of {ATTEMPTS} runs", way.name)
 }
 
-/// Waits until as many transitions as `emitted` are counted or missed, and tells how often a
-/// program was missed since `misses`.
+/// Repeats `run` until the kernel skipped no program in it: a skipped one counted, told and
+/// revised nothing.
 ///
 /// # Errors
 ///
-/// Where counters cannot be read. That there are too few is for the caller to find.
-pub fn settle(watch: &Watch, emitted: u64, misses: u64) -> Result<u64> {
-    let _too_few = wait::until("all transitions", || {
-        let missed = watch.misses()? - misses;
-        Ok(total(&watch.counters()?) + missed >= emitted)
-    });
-    Ok(watch.misses()? - misses)
+/// Those of `run`, or where programs were skipped in every run.
+pub fn unskipped(run: impl Fn() -> Result<Skipped>) -> Result<()> {
+    for attempt in 1..=ATTEMPTS {
+        let skipped = run()?;
+        if skipped.is_none() {
+            return Ok(());
+        }
+        eprintln!("run {attempt} is repeated: {skipped:?}");
+    }
+    bail!("programs were skipped in each of {ATTEMPTS} runs")
+}
+
+/// How often the programs that tell causes were skipped before a test began.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    transitions: u64,
+    resets: u64,
+}
+
+/// How often they were skipped since, on the whole host.
+#[derive(Clone, Copy, Debug)]
+pub struct Skipped {
+    /// `inet_sock_set_state`: transitions not counted.
+    pub transitions: u64,
+    /// `tcp_send_reset`: causes not revised.
+    pub resets: u64,
+}
+
+impl Skipped {
+    /// Whether none was.
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        self.transitions == 0 && self.resets == 0
+    }
+}
+
+impl Before {
+    /// The present number.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not tell.
+    pub fn now(watch: &Watch) -> Result<Self> {
+        Ok(Self {
+            transitions: watch.misses()?,
+            resets: watch.misses_of("tcp_send_reset")?,
+        })
+    }
+
+    /// How often they were skipped since.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel does not tell.
+    pub fn skipped(self, watch: &Watch) -> Result<Skipped> {
+        Ok(Skipped {
+            transitions: watch.misses()? - self.transitions,
+            resets: watch.misses_of("tcp_send_reset")? - self.resets,
+        })
+    }
+
+    /// Waits until as many transitions as `emitted` are counted or skipped.
+    ///
+    /// # Errors
+    ///
+    /// Where they are fewer to the end.
+    pub fn settle(self, watch: &Watch, emitted: u64) -> Result<Skipped> {
+        wait::until("all transitions", || {
+            let skipped = self.skipped(watch)?.transitions;
+            Ok(total(&watch.counters()?) + skipped >= emitted)
+        })
+        .with_context(|| match watch.settled() {
+            Ok(view) => format!("{emitted} transitions predicted: {:#?}", Trace::of(&view)),
+            Err(error) => error.to_string(),
+        })?;
+        self.skipped(watch)
+    }
 }

@@ -177,7 +177,7 @@ impl Place {
 
 /// Gives the calling thread a table of descriptors of its own, for the sockets it will make. In a
 /// shared one, a child that another thread starts holds copies until it executes its program, and
-/// close() meanwhile ends nothing.
+/// `close()` meanwhile ends nothing.
 ///
 /// # Errors
 ///

@@ -45,7 +45,7 @@ impl<'a> Sender<'a> {
     ///
     /// Where a program does not run.
     pub fn watch(netns: &'a Netns) -> Result<Self> {
-        let mut watch = Watch::with(Options {
+        let mut watch = Watch::with(&Options {
             only_netns: netns.inode(),
             ..Options::default()
         })?;

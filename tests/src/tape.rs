@@ -23,6 +23,8 @@ pub struct Tally {
     pub received: u64,
     /// Transitions `[from][to]`.
     pub transitions: [[u64; STATE_COUNT]; STATE_COUNT],
+    /// Retransmissions.
+    pub retransmits: u64,
 }
 
 /// Drains `ring` until `over` says so, and then what is left.
@@ -42,7 +44,7 @@ pub fn tally(ring: &mut RingBuf<MapData>, over: impl Fn() -> bool) -> Result<Tal
                     let (from, to) = (transition.from as usize, transition.to as usize);
                     tally.transitions[from][to] += 1;
                 }
-                Ok(Event::Retransmit(_)) => {}
+                Ok(Event::Retransmit(_)) => tally.retransmits += 1,
                 Err(error) => failed = Some(error),
             }
         }) == TURN

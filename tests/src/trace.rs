@@ -8,6 +8,9 @@ use agent_ebpf::{
     counters::Counters,
     state::{STATE_COUNT, TcpState},
 };
+use anyhow::{Result, ensure};
+
+use crate::watch::Watch;
 
 /// Transitions and close causes, predicted or counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,7 @@ impl Trace {
 
     /// That of one socket which passes through `states`, the first and the last included, and
     /// closes for `cause`. A state named twice in a row is a self-transition, which
-    /// `tcp_close_state()` makes at close() after shutdown().
+    /// `tcp_close_state()` makes at `close()` after `shutdown()`.
     #[must_use]
     pub fn socket(states: &[TcpState], cause: CloseCause) -> Self {
         let mut trace = Self::NONE;
@@ -100,6 +103,18 @@ impl Trace {
             transitions: view.transitions,
             closes: view.closes,
         }
+    }
+
+    /// Compares this prediction with what `watch` counted.
+    ///
+    /// # Errors
+    ///
+    /// Where a count differs; all of them are told then.
+    pub fn compare(&self, watch: &Watch) -> Result<()> {
+        let counted = Self::of(&watch.settled()?);
+        let differences = self.differences(&counted);
+        ensure!(counted == *self, "{differences:#?}\ncounted: {counted:#?}");
+        Ok(())
     }
 
     /// Whether no count is above that of `other`.

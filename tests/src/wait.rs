@@ -1,6 +1,7 @@
 //! Waiting for conditions, with a deadline.
 
 use std::{
+    collections::HashMap,
     mem::MaybeUninit,
     os::fd::AsFd,
     process::Command,
@@ -91,9 +92,7 @@ pub fn unread(sockets: &[Socket]) -> Result<()> {
 ///
 /// Where they are not after [`DEADLINE`].
 pub fn clients_in(port: u16, state: &str, count: usize) -> Result<()> {
-    until(state, || {
-        Ok(list("dport", port, state)?.lines().count() == count)
-    })
+    until(state, || Ok(list("dport", port, state)?.len() == count))
 }
 
 /// The same of sockets whose local port is `port`.
@@ -102,9 +101,7 @@ pub fn clients_in(port: u16, state: &str, count: usize) -> Result<()> {
 ///
 /// Where they are not after [`DEADLINE`].
 pub fn servers_in(port: u16, state: &str, count: usize) -> Result<()> {
-    until(state, || {
-        Ok(list("sport", port, state)?.lines().count() == count)
-    })
+    until(state, || Ok(list("sport", port, state)?.len() == count))
 }
 
 /// Waits until as many as `count` of the sockets whose remote port is `port` are minisockets in
@@ -115,18 +112,30 @@ pub fn servers_in(port: u16, state: &str, count: usize) -> Result<()> {
 /// Where they are not after [`DEADLINE`].
 pub fn minisockets(port: u16, count: usize) -> Result<()> {
     until("minisockets", || {
-        let sockets = list("dport", port, "fin-wait-2")?;
-        let minisockets = sockets.lines().filter(|line| line.contains("(timewait,"));
-        Ok(minisockets.count() == count)
+        let mut sockets = list("dport", port, "fin-wait-2")?;
+        sockets.retain(|_, timer| timer.starts_with("timer:(timewait,"));
+        Ok(sockets.len() == count)
     })
 }
 
-fn list(side: &str, port: u16, state: &str) -> Result<String> {
+/// The sockets that `ss` finds: their timers by their addresses. It may find one twice, as a full
+/// socket and as its minisocket.
+fn list(side: &str, port: u16, state: &str) -> Result<HashMap<String, String>> {
     let output = Command::new("ss")
         .args(["-Htano", "state", state, side, "=", &format!(":{port}")])
         .output()
         .context("ss cannot be run: `cargo xtask setup` installs it")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "ss failed: {errors}");
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let lines = String::from_utf8_lossy(&output.stdout);
+    Ok(lines.lines().map(addresses_and_timer).collect())
+}
+
+/// Of a line like `0 0 127.0.0.1:41000 127.0.0.1:10000 timer:(timewait,59sec,0)`.
+fn addresses_and_timer(line: &str) -> (String, String) {
+    let mut words = line.split_whitespace().rev().peekable();
+    let timer = words.next_if(|word| word.starts_with("timer:"));
+    let mut addresses: Vec<_> = words.take(2).collect();
+    addresses.reverse();
+    (addresses.join(" "), timer.unwrap_or_default().to_owned())
 }

@@ -24,7 +24,7 @@ impl Watch {
     ///
     /// Where a program does not run.
     pub fn new(netns: &Netns) -> Result<Self> {
-        Self::with(Options {
+        Self::with(&Options {
             only_netns: netns.inode(),
             ..Options::default()
         })
@@ -35,8 +35,8 @@ impl Watch {
     /// # Errors
     ///
     /// Where a program does not run.
-    pub fn with(options: Options) -> Result<Self> {
-        let kernel = Kernel::load(&options)?;
+    pub fn with(options: &Options) -> Result<Self> {
+        let kernel = Kernel::load(options)?;
         for report in kernel.programs() {
             ensure!(
                 report.verdict.is_attached(),

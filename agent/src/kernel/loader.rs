@@ -1,6 +1,7 @@
 //! Loads the programs into the running kernel.
 
 use std::{
+    io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::PathBuf,
 };
@@ -15,7 +16,7 @@ use agent_ebpf::{
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness, include_bytes_aligned,
     maps::{Array, MapData, MapError, PerCpuArray, RingBuf},
-    programs::BtfTracePoint,
+    programs::{BtfTracePoint, ProgramError},
     sys::{Stats, SyscallError, enable_stats},
 };
 use aya_log::EbpfLogger;
@@ -330,6 +331,16 @@ where
     T::try_from(map).map_err(|source| LoadError::Map { name, source })
 }
 
+/// As many as libbpf makes (`PROG_LOAD_ATTEMPTS`).
+const LOAD_ATTEMPTS: usize = 5;
+
+/// The verifier gives up with EAGAIN when a signal is pending (`do_check()`), even one that
+/// another thread will handle, such as SIGCHLD.
+fn was_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. }
+        if io_error.kind() == io::ErrorKind::WouldBlock)
+}
+
 fn attach(ebpf: &mut Ebpf, program: &'static Program, btf: &Btf) -> Result<Verdict, LoadError> {
     let incomplete = LoadError::Incomplete {
         kind: "program",
@@ -339,9 +350,14 @@ fn attach(ebpf: &mut Ebpf, program: &'static Program, btf: &Btf) -> Result<Verdi
         return Err(incomplete);
     };
     let loaded: &mut BtfTracePoint = loaded.try_into().map_err(|_| incomplete)?;
-    let attached = loaded
-        .load(program.name, btf)
-        .and_then(|()| loaded.attach().map(drop));
+    let mut loading = loaded.load(program.name, btf);
+    for _ in 1..LOAD_ATTEMPTS {
+        if !loading.as_ref().is_err_and(was_interrupted) {
+            break;
+        }
+        loading = loaded.load(program.name, btf);
+    }
+    let attached = loading.and_then(|()| loaded.attach().map(drop));
     Ok(match attached {
         Ok(()) => Verdict::Attached,
         Err(error) => Verdict::of_error(&error),

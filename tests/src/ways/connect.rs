@@ -69,10 +69,10 @@ pub const REFUSED: Way = Way {
     leaves: |n| failed(ConnectFailed).times(n),
 };
 
-/// A SYN without an answer, and close() before its time is up.
+/// A SYN without an answer, and `close()` before its time is up.
 pub const GIVEN_UP: Way = Way {
     name: "given_up",
-    go: |place, n| connecting(place, n).map(drop),
+    go: |place, n| connecting(*place, n).map(drop),
     leaves: |n| failed(ConnectFailed).times(n),
 };
 
@@ -80,7 +80,7 @@ pub const GIVEN_UP: Way = Way {
 pub const TIMED_OUT: Way = Way {
     name: "connect_timed_out",
     go: |place, n| {
-        let (_lost, sockets) = connecting(place, n)?;
+        let (_lost, sockets) = connecting(*place, n)?;
         for socket in &sockets {
             TcpSynCount.set(socket, &1)?;
         }
@@ -107,7 +107,7 @@ pub const UNREACHABLE: Way = Way {
 pub const KILLED: Way = Way {
     name: "killed_connecting",
     go: |place, n| {
-        let (_lost, sockets) = connecting(place, n)?;
+        let (_lost, sockets) = connecting(*place, n)?;
         kill(&[
             "state",
             "syn-sent",
@@ -121,6 +121,8 @@ pub const KILLED: Way = Way {
 };
 
 const FREE_PORTS: usize = 4;
+const FIRST_FREE_PORT: u32 = 40_000;
+const LAST_FREE_PORT: u32 = 40_003;
 
 /// More connections to one destination than there are local ports (`__inet_hash_connect`).
 pub const NO_EPHEMERAL_PORT: Way = Way {
@@ -129,8 +131,7 @@ pub const NO_EPHEMERAL_PORT: Way = Way {
         let listener = place.listen()?;
         let connect = || -> Result<(Socket, std::io::Result<()>)> {
             let socket = place.socket()?;
-            // Low end in the lower half, high end in the upper: four ports.
-            match IpLocalPortRange.set(&socket, &(40_003 << 16 | 40_000)) {
+            match IpLocalPortRange.set(&socket, &(LAST_FREE_PORT << 16 | FIRST_FREE_PORT)) {
                 Err(Errno::ENOPROTOOPT) => {
                     return Err(Unsupported("no IP_LOCAL_PORT_RANGE before 6.3").into());
                 }
@@ -169,7 +170,7 @@ pub const NO_EPHEMERAL_PORT: Way = Way {
     },
 };
 
-fn connecting(place: &Place, n: usize) -> Result<(Filter, Vec<Socket>)> {
+fn connecting(place: Place, n: usize) -> Result<(Filter, Vec<Socket>)> {
     let lost = Filter::drop(place.port, Packets::OfClient)?;
     let sockets = (0..n).map(|_| place.connecting()).collect::<Result<_>>()?;
     Ok((lost, sockets))

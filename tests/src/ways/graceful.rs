@@ -17,7 +17,7 @@ use crate::{
     wait::{all_in, clients_in, minisockets},
 };
 
-/// close() on one side, then on the other before the first FIN is acknowledged: one packet brings
+/// `close()` on one side, then on the other before the first FIN is acknowledged: one packet brings
 /// both the acknowledgement and the FIN (`tcp_rcv_state_process`, then `tcp_fin`).
 pub const FULL_CLOSE: Way = Way {
     name: "full_close",
@@ -37,7 +37,7 @@ pub const FULL_CLOSE: Way = Way {
     },
 };
 
-/// shutdown() on one side, whose FIN_WAIT2 its process holds until the peer's FIN ends it
+/// `shutdown()` on one side, whose FIN_WAIT2 its process holds until the peer's FIN ends it
 /// (`tcp_fin`, `tcp_time_wait`).
 pub const HELD_FIN_WAIT2: Way = Way {
     name: "held_fin_wait2",
@@ -53,7 +53,7 @@ pub const HELD_FIN_WAIT2: Way = Way {
     leaves: FULL_CLOSE.leaves,
 };
 
-/// close() on one side long before the other: FIN_WAIT2 passes to a minisocket at once
+/// `close()` on one side long before the other: FIN_WAIT2 passes to a minisocket at once
 /// (`tcp_rcv_state_process`), and the peer's FIN meets that.
 pub const ORPHAN_FIN_WAIT2: Way = Way {
     name: "orphan_fin_wait2",
@@ -70,7 +70,7 @@ pub const ORPHAN_FIN_WAIT2: Way = Way {
     },
 };
 
-/// The same with TCP_LINGER2 one second above TCP_TIMEWAIT_LEN: the orphan stays a full socket for
+/// The same with TCP_LINGER2 one second above `TCP_TIMEWAIT_LEN`: the orphan stays a full socket for
 /// a second, then passes to a minisocket (`tcp_keepalive_timer`).
 pub const FULL_FIN_WAIT2: Way = Way {
     name: "full_fin_wait2",
@@ -86,8 +86,8 @@ pub const FULL_FIN_WAIT2: Way = Way {
     leaves: ORPHAN_FIN_WAIT2.leaves,
 };
 
-/// shutdown(), then close() in FIN_WAIT2: a self-transition (`tcp_close_state`), and the handover
-/// to a minisocket by close() itself.
+/// `shutdown()`, then `close()` in FIN_WAIT2: a self-transition (`tcp_close_state`), and the handover
+/// to a minisocket by `close()` itself.
 pub const SHUTDOWN_THEN_CLOSE: Way = Way {
     name: "shutdown_then_close",
     go: |place, n| {
@@ -107,7 +107,7 @@ pub const SHUTDOWN_THEN_CLOSE: Way = Way {
     },
 };
 
-/// shutdown() and close() on both sides while nothing is acknowledged: self-transitions in
+/// `shutdown()` and `close()` on both sides while nothing is acknowledged: self-transitions in
 /// FIN_WAIT1 and LAST_ACK.
 pub const CLOSE_UNACKNOWLEDGED: Way = Way {
     name: "close_unacknowledged",

@@ -18,7 +18,7 @@ use crate::{
     wait::{all_in, clients_in, servers_in, unread},
 };
 
-/// close() with SO_LINGER at zero (`tcp_disconnect`).
+/// `close()` with SO_LINGER at zero (`tcp_disconnect`).
 pub const LINGER_ZERO: Way = Way {
     name: "linger_zero",
     go: |place, n| {
@@ -54,7 +54,7 @@ pub const LINGER_ZERO_IN_FIN_WAIT2: Way = Way {
     },
 };
 
-/// close() with data unread (`__tcp_close`).
+/// `close()` with data unread (`__tcp_close`).
 pub const UNREAD_DATA: Way = Way {
     name: "unread_data",
     go: |place, n| {
@@ -72,7 +72,7 @@ pub const UNREAD_DATA: Way = Way {
     },
 };
 
-/// close() with data and the peer's FIN unread.
+/// `close()` with data and the peer's FIN unread.
 pub const UNREAD_DATA_AND_FIN: Way = Way {
     name: "unread_data_and_fin",
     go: |place, n| {
@@ -242,7 +242,7 @@ pub const LINGER2_AT_ACK: Way = Way {
     },
 };
 
-/// The same at close() in FIN_WAIT2 (`__tcp_close`).
+/// The same at `close()` in FIN_WAIT2 (`__tcp_close`).
 pub const LINGER2_AT_CLOSE: Way = Way {
     name: "linger2_at_close",
     go: |place, n| {
@@ -288,7 +288,7 @@ fn say(sockets: &[Socket]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As net.ipv4.tcp_fin_timeout would, if it were above TCP_TIMEWAIT_LEN.
+/// As `tcp_fin_timeout` would, were it above `TCP_TIMEWAIT_LEN`.
 fn full_fin_wait2(sockets: &[Socket]) -> anyhow::Result<()> {
     sockets
         .iter()

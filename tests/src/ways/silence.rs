@@ -158,7 +158,7 @@ fn speak_in_vain(clients: &[Socket]) -> Result<()> {
 
 /// Sends until nothing fits any more, and all that could be sent is acknowledged.
 fn fill(mut client: &Socket) -> Result<()> {
-    let chunk = [0; 65_536];
+    let chunk = [0; 16_384];
     until("a full window", || {
         loop {
             match client.write(&chunk) {
