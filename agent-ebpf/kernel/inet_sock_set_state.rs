@@ -62,7 +62,7 @@ fn transition(ctx: &BtfTracePointContext, sock: Sock, old: usize, new: usize) {
     }
     let cause = if new == state::CLOSE {
         let cause = count_close(ctx, counters, sock, old, passage.flags);
-        forget(sock);
+        forget(sock.key());
         cause
     } else {
         NO_CAUSE
@@ -92,7 +92,7 @@ fn remember_passage(counters: *mut Counters, sock: Sock, old: u8, new: u8) -> Pa
     let newborn = child || old == state::CLOSE;
 
     if !newborn
-        && let Some(entry) = socket_entry(sock)
+        && let Some(entry) = socket_entry(sock.key())
         // SAFETY: the kernel keeps a looked-up entry readable until the program returns.
         && let cookie = unsafe { (*entry).cookie }
         && (cookie == 0 || cookie == sock.known_cookie())
@@ -128,7 +128,7 @@ fn remember_passage(counters: *mut Counters, sock: Sock, old: u8, new: u8) -> Pa
             pid,
             flags: 0,
         };
-        if !remember(sock, &entry) {
+        if !remember(sock.key(), &entry) {
             // SAFETY: the pointer is this CPU's counters.
             unsafe { count::add(&raw mut (*counters).lost_state_full, 1) };
         }

@@ -45,12 +45,6 @@ impl Sock {
         unsafe { load(self.0, global) }
     }
 
-    /// The pointer itself.
-    #[inline(always)]
-    pub(crate) fn pointer(self) -> *const c_void {
-        self.0
-    }
-
     /// Its address, the key of what is remembered of it.
     #[inline(always)]
     pub(crate) fn key(self) -> u64 {

@@ -66,7 +66,7 @@ fn retransmit(sock: Sock, segment: Segment) {
     });
     let packet = Packet::of_flags(segment.load(&field::CB_TCP_FLAGS));
     let segments = u32::from(segment.load::<u16>(&field::CB_GSO_SEGS)).max(1);
-    let pid = match socket_entry(sock) {
+    let pid = match socket_entry(sock.key()) {
         // SAFETY: the kernel keeps a looked-up entry readable until the program returns.
         Some(entry) if unsafe { (*entry).cookie } == sock.known_cookie() => unsafe { (*entry).pid },
         _ => 0,

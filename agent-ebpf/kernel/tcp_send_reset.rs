@@ -63,7 +63,7 @@ fn mark(sock: Sock) {
         return;
     }
     let cookie = sock.known_cookie();
-    if let Some(entry) = socket_entry(sock)
+    if let Some(entry) = socket_entry(sock.key())
         // SAFETY: the kernel keeps a looked-up entry valid until the program returns.
         && unsafe { (*entry).cookie } == cookie
     {
@@ -74,7 +74,7 @@ fn mark(sock: Sock) {
     // No room is no loss here: inet_sock_set_state has counted it for this socket, and the close
     // that follows at once is told as the usual handover.
     remember(
-        sock,
+        sock.key(),
         &SocketEntry {
             since_ns: 0,
             cookie,

@@ -46,8 +46,8 @@ pub mod settings {
     pub const HAS_COOKIE_HELPER: &str = "HAS_COOKIE_HELPER";
     /// 1 where `tcp_retransmit_skb` has a third argument, the error, and fires on failure too.
     pub const RETRANSMIT_HAS_ERR: &str = "RETRANSMIT_HAS_ERR";
-    /// Where the state of sockets lives: 0 hash, 1 preallocated hash, 2 socket storage, 3 nowhere.
-    pub const SOCKET_STATE: &str = "SOCKET_STATE";
+    /// 1 where [`crate::maps::SOCKETS_PREALLOCATED`] is the map of sockets.
+    pub const PREALLOCATED: &str = "PREALLOCATED";
     /// The inode number of the only network namespace to watch; 0 for all.
     pub const ONLY_NETNS: &str = "ONLY_NETNS";
     /// Unread bytes of the ring above which a record wakes the agent.

@@ -47,9 +47,6 @@ pub struct RunArgs {
     /// Network namespaces to watch: all of the host's, or only that of process 1
     #[arg(long, value_enum, default_value_t)]
     pub netns: Netns,
-    /// Where the state of sockets lives: 0 hash, 1 preallocated hash, 2 socket storage, 3 nowhere
-    #[arg(long, default_value_t, hide = true, value_parser = clap::value_parser!(u32).range(0..=3))]
-    pub socket_state: u32,
     /// Let the kernel keep run counts and times of the programs (needs CAP_SYS_ADMIN, and costs
     /// about 5 % of the connection rate)
     #[arg(long)]

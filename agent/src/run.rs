@@ -45,7 +45,6 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         stream: args.stream.into(),
         ring_bytes: args.ring_bytes,
         socket_capacity: args.socket_capacity,
-        socket_state: args.socket_state,
         only_netns: match args.netns {
             Netns::All => 0,
             Netns::Host => host_netns()?,

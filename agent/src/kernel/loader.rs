@@ -44,8 +44,6 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Sockets remembered at once.
     pub socket_capacity: u32,
-    /// Where the state of sockets lives: 0 hash, 1 preallocated hash, 2 socket storage, 3 nowhere.
-    pub socket_state: u32,
     /// The inode number of the only network namespace to watch; 0 for all.
     pub only_netns: u32,
     /// Whether the kernel keeps run counts and times; needs CAP_SYS_ADMIN.
@@ -60,7 +58,6 @@ impl Default for Options {
             stream: StreamMode::Late,
             ring_bytes: maps::RING_BYTES,
             socket_capacity: maps::SOCKET_CAPACITY,
-            socket_state: 0,
             only_netns: 0,
             bpf_stats: false,
             btf_path: SYS_KERNEL_BTF.into(),
@@ -285,10 +282,9 @@ fn load_object(
     let has_err = types
         .tracepoint_arguments("tcp_retransmit_skb")
         .is_some_and(|arguments| arguments >= 3);
-    let socket_state = if old { 1 } else { options.socket_state };
     let globals = [
         (settings::ATOMIC_COUNTERS, u32::from(old)),
-        (settings::SOCKET_STATE, socket_state),
+        (settings::PREALLOCATED, u32::from(old)),
         (
             settings::HAS_COOKIE_HELPER,
             u32::from(host.is_at_least(5, 12)),
@@ -301,7 +297,7 @@ fn load_object(
         ),
     ];
     let log_level = KernelLog::level();
-    let (used, unused) = if socket_state == 1 {
+    let (used, unused) = if old {
         (maps::SOCKETS_PREALLOCATED, maps::SOCKETS)
     } else {
         (maps::SOCKETS, maps::SOCKETS_PREALLOCATED)
