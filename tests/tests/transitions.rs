@@ -19,8 +19,9 @@ const BATCH: usize = 250;
 /// Connections of each way that waits.
 const FEW: usize = 100;
 
-/// Another host's or namespace's misses are told as ours; so many runs show one without.
-const ATTEMPTS: usize = 5;
+/// Misses are those of the whole host, and see `Skipped::unseen`: so many runs show one in which
+/// the books balance.
+const ATTEMPTS: usize = 10;
 
 #[test]
 fn every_transition_is_counted_or_missed() -> Result<()> {
@@ -36,20 +37,16 @@ fn every_transition_is_counted_or_missed() -> Result<()> {
         eprintln!("{connections} connections: {emitted} transitions, {total} counted, {skipped:?}");
         let differences = predicted.differences(&counted);
         ensure!(counters.lost_state_full == 0, "sockets found no room");
-        ensure!(
-            counted.is_within(&predicted) && emitted - total <= skipped.transitions,
-            "{differences:#?}"
-        );
+        ensure!(counted.is_within(&predicted), "{differences:#?}");
         if skipped.is_none() {
             ensure!(counted == predicted, "{differences:#?}");
         }
         if emitted - total == skipped.transitions {
             return Ok(());
         }
-        // The kernel tells a program's misses of the whole host.
-        eprintln!("run {attempt}: other namespaces' transitions were missed too; again");
+        eprintln!("run {attempt} is repeated: {differences:#?}");
     }
-    anyhow::bail!("the host was never quiet enough to count to the unit")
+    anyhow::bail!("transitions were lost without a trace in each of {ATTEMPTS} runs")
 }
 
 /// Makes [`CONNECTIONS`] go all ways, those that wait beside those that do not.

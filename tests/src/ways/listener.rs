@@ -6,10 +6,10 @@ use agent_ebpf::{
 };
 use anyhow::Result;
 
-use super::{Way, connect::kill};
+use super::{Way, connect::kill, graceful::orphan};
 use crate::{
     trace::Trace,
-    wait::{all_in, clients_in, servers_in},
+    wait::{all_in, minisockets, servers_in},
 };
 
 /// The listener closes while connections wait to be accepted (`inet_csk_listen_stop`).
@@ -39,9 +39,9 @@ pub const NEVER_ACCEPTED_IN_CLOSE_WAIT: Way = Way {
         let clients = (0..n)
             .map(|_| place.connect())
             .collect::<Result<Vec<_>>>()?;
-        drop(clients);
+        orphan(*place, clients)?;
         servers_in(place.port, "close-wait", n)?;
-        clients_in(place.port, "fin-wait-2", n)
+        minisockets(place.port, n)
     },
     leaves: |n| {
         Trace::client(&[FinWait1, FinWait2], FinWait2TimeWait)

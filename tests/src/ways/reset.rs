@@ -10,12 +10,12 @@ use agent_ebpf::{
 };
 use socket2::Socket;
 
-use super::Way;
+use super::{Way, graceful::orphan};
 use crate::{
     filter::{Filter, Packets},
     place::{reset, set_linger2},
     trace::Trace,
-    wait::{all_in, clients_in, servers_in, unread},
+    wait::{all_in, clients_in, minisockets, servers_in, unread},
 };
 
 /// `close()` with SO_LINGER at zero (`tcp_disconnect`).
@@ -151,8 +151,8 @@ pub const LATE_DATA_TO_MINISOCKET: Way = Way {
     name: "late_data_to_minisocket",
     go: |place, n| {
         let connections = place.connections(n)?;
-        drop(connections.clients);
-        clients_in(place.port, "fin-wait-2", n)?;
+        orphan(*place, connections.clients)?;
+        minisockets(place.port, n)?;
         say(&connections.servers)?;
         all_in(&connections.servers, Close)
     },

@@ -12,7 +12,7 @@ use tests::{
     netns::Netns,
     place::{Family, Place, own_descriptors},
     tape::{steps, transitions},
-    wait::{clients_in, until},
+    wait::{minisockets, until},
     watch::Watch,
 };
 
@@ -34,7 +34,7 @@ fn late() -> Result<Skipped> {
         let place = Place::new(Family::V4);
         let mut connections = place.connections(2)?;
         drop(connections.clients);
-        clients_in(place.port, "fin-wait-2", 2)?;
+        minisockets(place.port, 2)?;
         let waiting = Instant::now();
         let late_one = connections.servers.pop().context("two")?;
         drop(connections.servers);
@@ -67,7 +67,7 @@ fn lingering() -> Result<Skipped> {
         let place = Place::new(Family::V4);
         let connections = place.connections(1)?;
         drop(connections.clients);
-        clients_in(place.port, "fin-wait-2", 1)
+        minisockets(place.port, 1)
     })?;
     let skipped = before.settle(&watch, 12)?;
     if !skipped.is_none() {
