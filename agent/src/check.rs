@@ -4,7 +4,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use agent_ebpf::fields::Need;
 
-use crate::kernel::{FieldReport, Host, Kernel, LoadError, Options, ProgramReport, Verdict};
+use crate::kernel::{FieldReport, Host, Kernel, Options, ProgramReport, Verdict};
 
 /// How much of connstate runs here; the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,7 @@ impl Report {
         }
         match Kernel::try_load(options) {
             Ok(kernel) => report.programs = kernel.programs(),
-            Err(error) => report.failure = Some(failure(&error)),
+            Err(error) => report.failure = Some(chain(&error)),
         }
         report
     }
@@ -175,10 +175,6 @@ impl Report {
         }
         text
     }
-}
-
-fn failure(error: &LoadError) -> String {
-    chain(error)
 }
 
 /// An error with all its causes, on one line.
