@@ -34,14 +34,25 @@ pub(crate) unsafe fn add_at<const N: usize>(counters: *mut [u64; N], index: usiz
 #[inline(always)]
 pub(crate) unsafe fn add(counter: *mut u64, n: u64) {
     if setting::ATOMIC_COUNTERS.is_set() {
-        // Rust offers no fetch_add on a target that cannot compare and swap, as BPF's first
-        // instruction sets cannot.
-        // SAFETY: the caller's pointer is valid and aligned; a nested run of this program adds
-        // atomically too.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) n) };
+        // SAFETY: the caller's pointer is valid; a nested run of this program adds atomically too.
+        unsafe { atomic_add(counter, n) };
     } else {
         // SAFETY: the caller's pointer is valid, and the kernel keeps the program that adds to it
         // from interrupting itself on this CPU.
         unsafe { *counter = (*counter).wrapping_add(n) };
     }
+}
+
+/// Adds `n` to a word that others may add to at the same time.
+///
+/// Rust offers no `fetch_add` on a target that cannot compare and swap, as BPF's first instruction
+/// sets cannot.
+///
+/// # Safety
+///
+/// `word` must point into a map.
+#[inline(always)]
+pub(crate) unsafe fn atomic_add(word: *mut u64, n: u64) {
+    // SAFETY: the caller's pointer is valid, and maps' words are aligned.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) n) };
 }

@@ -11,8 +11,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 
 use agent_ebpf::{
-    close::SOCK_DEAD,
-    close::{CloseCause, CloseEvidence, close_cause},
+    close::{CloseCause, CloseEvidence, SOCK_DEAD, close_cause},
     counters::Counters,
     duration::{bucket, histogram_of},
     record::{
@@ -26,9 +25,9 @@ use agent_ebpf::{
 use crate::{
     count::{self, counters},
     globals::field,
-    maps::{forget, remember, socket_entry},
     sock::{Sock, TcpSock},
     stream,
+    table::{self, Key},
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -61,9 +60,7 @@ fn transition(ctx: &BtfTracePointContext, sock: Sock, old: usize, new: usize) {
         count_duration(counters, old, passage.duration_ns);
     }
     let cause = if new == state::CLOSE {
-        let cause = count_close(ctx, counters, sock, old, passage.flags);
-        forget(sock.key());
-        cause
+        count_close(ctx, counters, sock, old, passage.flags)
     } else {
         NO_CAUSE
     };
@@ -87,57 +84,65 @@ struct Passage {
 fn remember_passage(counters: *mut Counters, sock: Sock, old: u8, new: u8) -> Passage {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let pid = acting_process(sock, old, new);
+    let mut passage = Passage {
+        duration_ns: 0,
+        pid: acting_process(sock, old, new),
+        flags: 0,
+    };
     let child = old == state::LISTEN && new == state::SYN_RECV;
     let newborn = child || old == state::CLOSE;
+    let key = sock.key();
 
-    if !newborn
-        && let Some(entry) = socket_entry(sock.key())
-        // SAFETY: the kernel keeps a looked-up entry readable until the program returns.
-        && let cookie = unsafe { (*entry).cookie }
-        && (cookie == 0 || cookie == sock.known_cookie())
-    {
-        // SAFETY: as above; only this socket's owner, which holds its lock, writes it.
-        let entry = unsafe { &mut *entry };
-        let passage = Passage {
-            // An entry without a time was made by a reset, for a socket older than the agent.
-            duration_ns: if entry.since_ns == 0 {
-                0
-            } else {
-                (now - entry.since_ns).max(1)
-            },
-            pid: if pid == 0 { entry.pid } else { pid },
-            flags: entry.flags,
-        };
-        if new != state::CLOSE {
-            if old != new {
-                entry.since_ns = now;
-            }
-            entry.pid = passage.pid;
-            if cookie == 0 {
-                entry.cookie = sock.cookie();
-            }
+    let found = if newborn { None } else { table::find(key) };
+    let Some(entry) = found.or_else(|| room_for(counters, key, new)) else {
+        return passage;
+    };
+    // SAFETY: entries are never unmapped, and only programs that hold the socket's lock, as this
+    // one does, touch that socket's.
+    let entry = unsafe { &mut *entry };
+    let known = found.is_some() && (entry.cookie == 0 || entry.cookie == sock.known_cookie());
+    if known {
+        // An entry without a time was made for a socket older than the agent.
+        if entry.since_ns != 0 {
+            passage.duration_ns = (now - entry.since_ns).max(1);
         }
+        if passage.pid == 0 {
+            passage.pid = entry.pid;
+        }
+        passage.flags = entry.flags;
+    }
+    if new == state::CLOSE {
+        // SAFETY: it was found by this key.
+        unsafe { table::release(entry, key) };
         return passage;
     }
+    if !known {
+        entry.flags = 0;
+        entry.since_ns = 0;
+    }
+    if !known || entry.cookie == 0 {
+        entry.cookie = if child { 0 } else { sock.cookie() };
+    }
+    // close() after shutdown() is a transition to the same state, which goes on.
+    if old != new {
+        entry.since_ns = now;
+    }
+    entry.pid = passage.pid;
+    passage
+}
 
-    if new != state::CLOSE && old != new {
-        let entry = SocketEntry {
-            since_ns: now,
-            cookie: if child { 0 } else { sock.cookie() },
-            pid,
-            flags: 0,
-        };
-        if !remember(sock.key(), &entry) {
-            // SAFETY: the pointer is this CPU's counters.
-            unsafe { count::add(&raw mut (*counters).lost_state_full, 1) };
-        }
+/// An entry for a socket that has none, but for one that closes.
+#[inline(always)]
+fn room_for(counters: *mut Counters, key: Key, new: u8) -> Option<*mut SocketEntry> {
+    if new == state::CLOSE {
+        return None;
     }
-    Passage {
-        duration_ns: 0,
-        pid,
-        flags: 0,
+    let entry = table::claim(key);
+    if entry.is_none() {
+        // SAFETY: the pointer is this CPU's counters.
+        unsafe { count::add(&raw mut (*counters).lost_state_full, 1) };
     }
+    entry
 }
 
 /// The process at work, where the transition is made in its own context, by `listen()`,

@@ -1,7 +1,7 @@
 //! connstate's kernel programs, one file a hook.
 //!
 //! [`globals`] says where the kernel's fields lie, [`sock`] reads them, [`maps`] holds what the
-//! programs share, [`count`] and [`stream`] take their results. Built for the BPF target alone;
+//! programs share, [`table`] what they remember of sockets, [`count`] and [`stream`] take their results. Built for the BPF target alone;
 //! elsewhere this binary is empty.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -45,6 +45,8 @@ mod maps;
 mod sock;
 #[cfg(target_arch = "bpf")]
 mod stream;
+#[cfg(target_arch = "bpf")]
+mod table;
 
 #[cfg(target_arch = "bpf")]
 mod inet_sock_set_state;

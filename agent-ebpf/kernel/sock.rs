@@ -6,7 +6,10 @@ use aya_ebpf::helpers::{bpf_get_socket_cookie, generated::bpf_skc_to_tcp_sock};
 
 use agent_ebpf::record::SocketId;
 
-use crate::globals::{Global, field, setting};
+use crate::{
+    globals::{Global, field, setting},
+    table::Key,
+};
 
 const IPPROTO_TCP: u16 = 6;
 const AF_INET6: u16 = 10;
@@ -45,10 +48,10 @@ impl Sock {
         unsafe { load(self.0, global) }
     }
 
-    /// Its address, the key of what is remembered of it.
+    /// The key of what is remembered of it.
     #[inline(always)]
-    pub(crate) fn key(self) -> u64 {
-        self.0 as u64
+    pub(crate) fn key(self) -> Key {
+        Key::of(self.0)
     }
 
     /// Whether it is TCP proper: MPTCP's own sockets (262) emit the same events, but are no

@@ -14,9 +14,8 @@ use agent_ebpf::{
 use crate::{
     count::{self, counters},
     globals::{Global, field, setting},
-    maps::socket_entry,
     sock::{Sock, load},
-    stream,
+    stream, table,
 };
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
@@ -66,8 +65,8 @@ fn retransmit(sock: Sock, segment: Segment) {
     });
     let packet = Packet::of_flags(segment.load(&field::CB_TCP_FLAGS));
     let segments = u32::from(segment.load::<u16>(&field::CB_GSO_SEGS)).max(1);
-    let pid = match socket_entry(sock.key()) {
-        // SAFETY: the kernel keeps a looked-up entry readable until the program returns.
+    let pid = match table::find(sock.key()) {
+        // SAFETY: entries are never unmapped, and this socket's lock is held.
         Some(entry) if unsafe { (*entry).cookie } == sock.known_cookie() => unsafe { (*entry).pid },
         _ => 0,
     };

@@ -7,15 +7,15 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use agent_ebpf::{
     close::{ResetEvidence, SOCK_DEAD, revision},
-    socket::{RESET_IN_FIN_WAIT2, SocketEntry},
+    socket::RESET_IN_FIN_WAIT2,
     state,
 };
 
 use crate::{
     count::{self, counters},
     globals::field,
-    maps::{remember, socket_entry},
     sock::Sock,
+    table,
 };
 
 #[btf_tracepoint(function = "tcp_send_reset")]
@@ -62,24 +62,20 @@ fn mark(sock: Sock) {
     if sock.flags() & SOCK_DEAD == 0 {
         return;
     }
+    let key = sock.key();
     let cookie = sock.known_cookie();
-    if let Some(entry) = socket_entry(sock.key())
-        // SAFETY: the kernel keeps a looked-up entry valid until the program returns.
-        && unsafe { (*entry).cookie } == cookie
-    {
-        // SAFETY: as above; the socket's lock is held.
-        unsafe { (*entry).flags |= RESET_IN_FIN_WAIT2 };
-        return;
-    }
+    let found = table::find(key);
     // No room is no loss here: inet_sock_set_state has counted it for this socket, and the close
     // that follows at once is told as the usual handover.
-    remember(
-        sock.key(),
-        &SocketEntry {
-            since_ns: 0,
-            cookie,
-            pid: 0,
-            flags: RESET_IN_FIN_WAIT2,
-        },
-    );
+    let Some(entry) = found.or_else(|| table::claim(key)) else {
+        return;
+    };
+    // SAFETY: the table's entries are never unmapped, and the socket's lock is held.
+    let entry = unsafe { &mut *entry };
+    if found.is_none() || entry.cookie != cookie {
+        entry.since_ns = 0;
+        entry.cookie = cookie;
+        entry.pid = 0;
+    }
+    entry.flags = RESET_IN_FIN_WAIT2;
 }

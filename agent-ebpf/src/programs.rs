@@ -46,8 +46,8 @@ pub mod settings {
     pub const HAS_COOKIE_HELPER: &str = "HAS_COOKIE_HELPER";
     /// 1 where `tcp_retransmit_skb` has a third argument, the error, and fires on failure too.
     pub const RETRANSMIT_HAS_ERR: &str = "RETRANSMIT_HAS_ERR";
-    /// 1 where [`crate::maps::SOCKETS_PREALLOCATED`] is the map of sockets.
-    pub const PREALLOCATED: &str = "PREALLOCATED";
+    /// One less than the buckets of [`crate::maps::SOCKETS`], a power of two.
+    pub const SOCKET_BUCKET_MASK: &str = "SOCKET_BUCKET_MASK";
     /// The inode number of the only network namespace to watch; 0 for all.
     pub const ONLY_NETNS: &str = "ONLY_NETNS";
     /// Unread bytes of the ring above which a record wakes the agent.

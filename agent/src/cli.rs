@@ -54,13 +54,9 @@ pub struct RunArgs {
     /// Bytes of the ring buffer for records: a power of two, 4096 to 1 GiB
     #[arg(long, value_name = "BYTES", default_value_t = maps::RING_BYTES, value_parser = ring_bytes)]
     pub ring_bytes: u32,
-    /// Sockets remembered at once; those beyond are counted, without their times
-    #[arg(
-        long,
-        value_name = "SOCKETS",
-        default_value_t = maps::SOCKET_CAPACITY,
-        value_parser = clap::value_parser!(u32).range(1..=1 << 24)
-    )]
+    /// Room for sockets to be remembered, 32 bytes each: a power of two, 1024 to 16777216; what
+    /// finds none (one in 250 when half is taken) is counted, without its times
+    #[arg(long, value_name = "SOCKETS", default_value_t = maps::SOCKET_CAPACITY, value_parser = socket_capacity)]
     pub socket_capacity: u32,
 }
 
@@ -113,6 +109,15 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(bytes) if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) => Ok(bytes),
         _ => Err("not a power of two from 4096 to 1073741824".to_owned()),
+    }
+}
+
+fn socket_capacity(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(sockets) if sockets.is_power_of_two() && (1024..=1 << 24).contains(&sockets) => {
+            Ok(sockets)
+        }
+        _ => Err("not a power of two from 1024 to 16777216".to_owned()),
     }
 }
 

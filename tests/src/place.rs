@@ -11,7 +11,10 @@ use nix::{
     libc,
     sched::{CloneFlags, unshare},
     setsockopt_impl,
-    sys::socket::{SetSockOpt as _, sockopt::SetStruct},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        socket::{SetSockOpt as _, sockopt::SetStruct},
+    },
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -177,13 +180,15 @@ impl Place {
 
 /// Gives the calling thread a table of descriptors of its own, for the sockets it will make. In a
 /// shared one, a child that another thread starts holds copies until it executes its program, and
-/// `close()` meanwhile ends nothing.
+/// `close()` meanwhile ends nothing. It may hold as many as the kernel allows this process.
 ///
 /// # Errors
 ///
 /// Where the kernel refuses.
 pub fn own_descriptors() -> Result<()> {
-    unshare(CloneFlags::CLONE_FILES).context("no table of descriptors of its own")
+    unshare(CloneFlags::CLONE_FILES).context("no table of descriptors of its own")?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("the limit of descriptors")
 }
 
 /// Sets TCP_LINGER2 in seconds: below zero for no FIN_WAIT2, above 60 for one that stays a full

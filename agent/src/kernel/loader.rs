@@ -12,6 +12,7 @@ use agent_ebpf::{
     maps,
     programs::{PROGRAMS, Program, settings},
     record::StreamMode,
+    socket::BUCKET_ENTRIES,
 };
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness, include_bytes_aligned,
@@ -42,7 +43,7 @@ pub struct Options {
     pub stream: StreamMode,
     /// Bytes of the ring buffer: a power of two and whole pages.
     pub ring_bytes: u32,
-    /// Sockets remembered at once.
+    /// Sockets that the table has room for: a power of two, 1024 to 2²⁴.
     pub socket_capacity: u32,
     /// The inode number of the only network namespace to watch; 0 for all.
     pub only_netns: u32,
@@ -276,15 +277,15 @@ fn load_object(
     fields: &[FieldReport],
     btf: &Btf,
 ) -> Result<Ebpf, LoadError> {
-    // Until 6.1 allocating from a tracing program could deadlock, and a raw tracepoint's program
-    // could interrupt itself.
-    let old = !host.is_at_least(6, 1);
+    // Until 6.1 a raw tracepoint's program could interrupt itself.
+    let nests = !host.is_at_least(6, 1);
+    let socket_buckets = options.socket_capacity / BUCKET_ENTRIES;
     let has_err = types
         .tracepoint_arguments("tcp_retransmit_skb")
         .is_some_and(|arguments| arguments >= 3);
     let globals = [
-        (settings::ATOMIC_COUNTERS, u32::from(old)),
-        (settings::PREALLOCATED, u32::from(old)),
+        (settings::ATOMIC_COUNTERS, u32::from(nests)),
+        (settings::SOCKET_BUCKET_MASK, socket_buckets - 1),
         (
             settings::HAS_COOKIE_HELPER,
             u32::from(host.is_at_least(5, 12)),
@@ -297,18 +298,12 @@ fn load_object(
         ),
     ];
     let log_level = KernelLog::level();
-    let (used, unused) = if old {
-        (maps::SOCKETS_PREALLOCATED, maps::SOCKETS)
-    } else {
-        (maps::SOCKETS, maps::SOCKETS_PREALLOCATED)
-    };
 
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(btf))
         .map_max_entries(maps::EVENTS, options.ring_bytes)
-        .map_max_entries(used, options.socket_capacity)
-        .map_max_entries(unused, 1)
+        .map_max_entries(maps::SOCKETS, socket_buckets)
         .override_global(aya_log::LEVEL, &log_level, false);
     for (name, value) in &globals {
         loader.override_global(name, value, true);
