@@ -3,10 +3,10 @@
 //! A load runs again and again, by turns without and with an observer, and what counts is the
 //! ratio within each pair: absolute figures shift from machine to machine and from minute to
 //! minute. In reading order: the [`load`]s, which are the bare [`churn`] and a real [`server`],
-//! each in its own [`namespace`], where
-//! all its [`sockets`] are waited for; the observing [`tool`]s, the [`cpu`] time they use, and what the
-//! agent's own [`metrics`] ([`prom`]) say of a run; the [`pairs`] of runs; the [`table`] and the
-//! [`machine`] it holds for.
+//! each in its own [`namespace`], where all its [`sockets`] are waited for; the observing
+//! [`tool`]s, the [`cpu`] time they use, and what the
+//! agent's own [`metrics`] ([`prom`]) say of a run; the [`pairs`] of runs, or the [`profile`] of
+//! one; the [`table`] and the [`machine`] it holds for.
 
 mod load;
 
@@ -28,12 +28,15 @@ mod prom;
 
 mod pairs;
 
+mod profile;
+
 mod table;
 
 mod machine;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::slice;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
@@ -61,7 +64,18 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 5)]
         seconds: u32,
     },
-    /// One run of a load, by itself (what the other two start again and again)
+    /// Both, once for each tool: the part of the processor's time that goes into BPF programs
+    Profile {
+        #[command(flatten)]
+        observers: Observers,
+        /// Connections of the churn
+        #[arg(long, default_value_t = 200_000)]
+        connections: u32,
+        /// Seconds of the server
+        #[arg(long, default_value_t = 8)]
+        seconds: u32,
+    },
+    /// One run of a load, by itself (what the others start again and again)
     #[command(subcommand, hide = true)]
     Load(Load),
 }
@@ -71,6 +85,12 @@ pub(crate) struct Options {
     /// Pairs of runs, without and with the tool
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
+    #[command(flatten)]
+    observers: Observers,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Observers {
     /// Only these tools (repeatable); all that are installed otherwise
     #[arg(long = "tool", value_enum)]
     tools: Vec<Tool>,
@@ -94,6 +114,19 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
             },
         ),
         Bench::Server { options, seconds } => compare(options, &Load::Server { seconds: *seconds }),
+        Bench::Profile {
+            observers,
+            connections,
+            seconds,
+        } => profile(
+            observers,
+            &[
+                Load::Churn {
+                    connections: *connections,
+                },
+                Load::Server { seconds: *seconds },
+            ],
+        ),
         Bench::Load(load) => {
             println!("{}", serde_json::to_string(&load.generate()?)?);
             Ok(())
@@ -102,41 +135,57 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
 }
 
 fn compare(options: &Options, load: &Load) -> Result<()> {
-    let tools = if options.tools.is_empty() {
+    let (tools, subject) = prepare(&options.observers, slice::from_ref(load))?;
+    let rows = pairs::run(load, &tools, options.pairs, &subject)?;
+    println!("\n{}", table::render(&rows, load.unit()));
+    println!(
+        "{}",
+        machine::describe(&tools, slice::from_ref(load), &subject)
+    );
+    Ok(())
+}
+
+fn profile(observers: &Observers, loads: &[Load]) -> Result<()> {
+    let (tools, subject) = prepare(observers, loads)?;
+    println!("\n{}", profile::run(loads, &tools, &subject)?);
+    println!("{}", machine::describe(&tools, loads, &subject));
+    Ok(())
+}
+
+/// Builds what is to be measured, and starts anew as root where this is not.
+fn prepare(observers: &Observers, loads: &[Load]) -> Result<(Vec<Tool>, Subject)> {
+    let tools = if observers.tools.is_empty() {
         Tool::ALL.to_vec()
     } else {
-        options.tools.clone()
+        observers.tools.clone()
     };
-    let agent = agent(options, &tools)?;
+    let agent = agent(observers, &tools)?;
     if !superuser::is_root() {
         return again_as_root(agent);
     }
-    if let Some(package) = load.missing_package() {
+    if let Some(package) = loads.iter().find_map(Load::missing_package) {
         bail!(
             "this load needs Debian's package {package}; `cargo xtask setup --bench` installs it"
         );
     }
     let subject = Subject {
         agent,
-        arguments: options.agent_args.clone(),
+        arguments: observers.agent_args.clone(),
     };
-    let rows = pairs::run(load, &tools, options.pairs, &subject)?;
-    println!("\n{}", table::render(&rows, load.unit()));
-    println!("{}", machine::describe(&tools, load, &subject));
-    Ok(())
+    Ok((tools, subject))
 }
 
 /// The agent's binary, where a row needs it.
-fn agent(options: &Options, tools: &[Tool]) -> Result<Option<PathBuf>> {
-    if options.agent.is_some() || !tools.iter().any(|tool| tool.is_agent()) {
-        return Ok(options.agent.clone());
+fn agent(observers: &Observers, tools: &[Tool]) -> Result<Option<PathBuf>> {
+    if observers.agent.is_some() || !tools.iter().any(|tool| tool.is_agent()) {
+        return Ok(observers.agent.clone());
     }
     setup::ensure(&[Need::Build])?;
     cargo::build_agent().map(Some)
 }
 
 /// Namespaces and BPF programs take root, building does not: everything is built by now.
-fn again_as_root(agent: Option<PathBuf>) -> Result<()> {
+fn again_as_root<T>(agent: Option<PathBuf>) -> Result<T> {
     let myself = std::env::current_exe().context("could not find this program's own file")?;
     let mut command = superuser::command(&myself, &[]);
     command.args(std::env::args_os().skip(1));

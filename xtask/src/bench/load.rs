@@ -1,6 +1,7 @@
 //! What is watched: one run of a load in a process of its own, so that its CPU time is its own
 //! and its sockets go with its namespace.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -52,6 +53,14 @@ impl Outcome {
 }
 
 impl Load {
+    /// What it is called.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Churn { .. } => "churn",
+            Self::Server { .. } => "server",
+        }
+    }
+
     /// The name of one operation.
     pub(crate) fn unit(&self) -> &'static str {
         match self {
@@ -94,26 +103,27 @@ impl Load {
 
     /// Runs the load once, in a child process.
     pub(crate) fn run(&self) -> Result<Outcome> {
-        let myself = std::env::current_exe().context("could not find this program's own file")?;
-        let mut command = Command::new(myself);
-        command.args(["bench", "load"]).args(self.arguments());
-        let text =
-            Guarded::output(&mut command, self.deadline()).context("a run of the load failed")?;
+        self.outcome(Command::new(myself()?).args(self.arguments()))
+    }
+
+    /// The same, started by another program: its arguments end where the load's own begin.
+    pub(crate) fn run_under(&self, mut starter: Command) -> Result<Outcome> {
+        self.outcome(starter.arg(myself()?).args(self.arguments()))
+    }
+
+    fn outcome(&self, command: &mut Command) -> Result<Outcome> {
+        let text = Guarded::output(command, self.deadline()).context("a run of the load failed")?;
         serde_json::from_str(&text)
             .with_context(|| format!("the load's outcome is not what was expected: {text}"))
     }
 
-    fn arguments(&self) -> Vec<String> {
-        match self {
-            Self::Churn { connections } => vec![
-                "churn".into(),
-                "--connections".into(),
-                connections.to_string(),
-            ],
-            Self::Server { seconds } => {
-                vec!["server".into(), "--seconds".into(), seconds.to_string()]
-            }
-        }
+    fn arguments(&self) -> [String; 5] {
+        let (option, size) = match self {
+            Self::Churn { connections } => ("--connections", connections),
+            Self::Server { seconds } => ("--seconds", seconds),
+        };
+        let words = ["bench", "load", self.name(), option, &size.to_string()];
+        words.map(str::to_owned)
     }
 
     /// Far beyond what the slowest peer needs (100 µs per connection), so that only a hang hits it.
@@ -125,4 +135,8 @@ impl Load {
             Self::Server { seconds } => Duration::from_mins(1) + Duration::from_secs(1) * *seconds,
         }
     }
+}
+
+fn myself() -> Result<PathBuf> {
+    std::env::current_exe().context("could not find this program's own file")
 }

@@ -8,7 +8,7 @@ use super::load::Load;
 use super::tool::{Subject, Tool};
 
 /// One line: kernel, processor, versions, date.
-pub(super) fn describe(tools: &[Tool], load: &Load, subject: &Subject) -> String {
+pub(super) fn describe(tools: &[Tool], loads: &[Load], subject: &Subject) -> String {
     let system = rustix::system::uname();
     let cores = thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let mut parts = vec![
@@ -28,7 +28,7 @@ pub(super) fn describe(tools: &[Tool], load: &Load, subject: &Subject) -> String
         parts.push(answer(Command::new(agent).arg("--version")));
     }
     let mut packages: Vec<&str> = tools.iter().filter_map(|tool| tool.package()).collect();
-    if matches!(load, Load::Server { .. }) {
+    if loads.iter().any(|load| matches!(load, Load::Server { .. })) {
         packages.extend(["nginx", "wrk"]);
     }
     packages.dedup();

@@ -131,6 +131,10 @@ fn start_agent(agent: &Path, arguments: &[String], output: TempDir) -> Result<Ru
 }
 
 fn start_peer(program: &Path, output: TempDir) -> Result<Running> {
+    // libbpf looks for it here, and below debugfs only where that is mounted.
+    if !Path::new("/sys/kernel/tracing/events").exists() {
+        bail!("tracefs is not mounted: `mount -t tracefs tracefs /sys/kernel/tracing` mounts it");
+    }
     let log = output.path().join("output");
     let mut process = spawn_into(&mut Command::new(program), &log)?;
     let descriptors = format!("/proc/{}/fd", process.id());

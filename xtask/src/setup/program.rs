@@ -43,10 +43,11 @@ pub(super) const TESTS: [Program; 6] = [
 ];
 
 /// What the benchmarks drive, and whom they compare with.
-pub(super) const BENCH: [Program; 5] = [
+pub(super) const BENCH: [Program; 6] = [
     Program::new("ip", "iproute2"),
     Program::new("nginx", "nginx").with_service("nginx.service"),
     Program::new("wrk", "wrk"),
+    Program::new("perf", "linux-perf"),
     Program::new("tcpstates", "libbpf-tools"),
     Program::new("tcplife", "libbpf-tools"),
 ];
