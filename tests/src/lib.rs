@@ -16,6 +16,7 @@ pub mod place;
 pub mod sender;
 pub mod tape;
 pub mod trace;
+pub mod tunnel;
 pub mod wait;
 pub mod watch;
 pub mod ways;

@@ -91,6 +91,15 @@ impl<'a> Sender<'a> {
     ///
     /// Where they do not in time.
     pub fn settle(&mut self, enough: impl Fn(&Cells) -> bool) -> Result<Cells> {
+        self.settle_beside(0, enough)
+    }
+
+    /// The same where the kernel's `RetransSegs` holds as many as `failed` that were never sent.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn settle_beside(&mut self, failed: u64, enough: impl Fn(&Cells) -> bool) -> Result<Cells> {
         let started = Instant::now();
         loop {
             let before = self.segments_sent_again()?;
@@ -98,7 +107,7 @@ impl<'a> Sender<'a> {
             self.drain()?;
             let told = self.told();
             let counted = cells.values().sum::<u64>();
-            if enough(&cells) && told == cells && counted == before {
+            if enough(&cells) && told == cells && counted + failed == before {
                 eprintln!("RetransSegs {before}: {cells:?}");
                 return Ok(cells);
             }

@@ -25,6 +25,7 @@ ways! {
     held_fin_wait2: graceful::HELD_FIN_WAIT2, 100;
     orphan_fin_wait2: graceful::ORPHAN_FIN_WAIT2, 100;
     full_fin_wait2: graceful::FULL_FIN_WAIT2, 50;
+    full_fin_wait2_cut_short: graceful::FULL_FIN_WAIT2_CUT_SHORT, 20;
     shutdown_then_close: graceful::SHUTDOWN_THEN_CLOSE, 100;
     close_unacknowledged: graceful::CLOSE_UNACKNOWLEDGED, 50;
     self_connection: graceful::SELF_CONNECTION, 50;
@@ -54,6 +55,7 @@ ways! {
     never_accepted: listener::NEVER_ACCEPTED, 100;
     never_accepted_in_close_wait: listener::NEVER_ACCEPTED_IN_CLOSE_WAIT, 100;
     killed: listener::KILLED, 100;
+    killed_listener: listener::KILLED_LISTENER, 20;
 
     keepalive: silence::KEEPALIVE, 20;
     retransmissions: silence::RETRANSMISSIONS, 20;

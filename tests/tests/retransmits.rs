@@ -11,9 +11,10 @@ use std::{
 use anyhow::{Result, ensure};
 use socket2::SockRef;
 use tests::{
-    link::{Link, lose, lose_once, mend},
+    link::{Link, lose, lose_once, mend, netstat},
     netns::Netns,
     sender::{Cell, Cells, Sender},
+    wait,
 };
 
 /// A connection over a cable, the client's namespace watched from before it was opened.
@@ -245,5 +246,30 @@ fn nothing_lost_on_loopback() -> Result<()> {
         Ok(())
     })?;
     assert_eq!(sender.settle(Cells::is_empty)?, Cells::new());
+    Ok(())
+}
+
+#[test]
+fn an_attempt_that_fails_is_none() -> Result<()> {
+    let link = Link::new()?;
+    without_probes(&link)?;
+    let (mut sender, _listener, mut client, _server) = connected(&link)?;
+    // Dropped on its way out, a segment fails to be sent; the first is let through and lost.
+    lose(&link.server, "")?;
+    link.client.command(
+        "nft",
+        &["add chain ip loss leaving { type filter hook output priority 0; }"],
+    )?;
+    client.write_all(b"lost")?;
+    link.client
+        .command("nft", &["add rule ip loss leaving meta l4proto tcp drop"])?;
+    let failed = || netstat(&link.client, "TcpExt", "TCPRetransFail");
+    wait::until("two failed attempts", || Ok(failed()? >= 2))?;
+    link.client
+        .command("nft", &["flush chain ip loss leaving"])?;
+    // RetransSegs counts the attempts, too; what was sent is told in full.
+    let failed = failed()?;
+    let cells = sender.settle_beside(failed, |cells| !cells.is_empty())?;
+    assert_only(&cells, ("established", "data", "rto"));
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 
 use agent_ebpf::{
-    close::CloseCause::{FinWait2TimeWait, Passive, TimeWait},
+    close::CloseCause::{FinWait2TimeWait, Passive, ResetReceived, TimeWait, TimedOut},
     state::TcpState::{
         Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent,
     },
@@ -87,6 +87,28 @@ pub const FULL_FIN_WAIT2: Way = Way {
         minisockets(place.port, n)
     },
     leaves: ORPHAN_FIN_WAIT2.leaves,
+};
+
+/// The same, of an orphan whose time is cut short while it waits: `tcp_keepalive_timer()` resets
+/// the connection.
+pub const FULL_FIN_WAIT2_CUT_SHORT: Way = Way {
+    name: "full_fin_wait2_cut_short",
+    go: |place, n| {
+        let set = |seconds: &str| std::fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", seconds);
+        let connections = place.connections(n)?;
+        // One second above TCP_TIMEWAIT_LEN, which is how long the timer runs.
+        set("61")?;
+        drop(connections.clients);
+        clients_in(place.port, "fin-wait-2", n)?;
+        set("60")?;
+        all_in(&connections.servers, Close)
+    },
+    leaves: |n| {
+        Trace::client(&[FinWait1, FinWait2], TimedOut)
+            .and(Trace::server(&[CloseWait], ResetReceived))
+            .times(n)
+            .and(Trace::listener())
+    },
 };
 
 /// `shutdown()`, then `close()` in FIN_WAIT2: a self-transition (`tcp_close_state`), and the handover

@@ -1,13 +1,16 @@
 //! Connections that end because of what is done to the listener's side.
 
 use agent_ebpf::{
-    close::CloseCause::{FinWait2TimeWait, Killed as KilledCause, NeverAccepted, ResetReceived},
-    state::TcpState::{Close, CloseWait, FinWait1, FinWait2},
+    close::CloseCause::{
+        FinWait2TimeWait, Killed as KilledCause, Listener, NeverAccepted, ResetReceived,
+    },
+    state::TcpState::{Close, CloseWait, FinWait1, FinWait2, Listen},
 };
 use anyhow::Result;
 
 use super::{Way, connect::kill, graceful::orphan};
 use crate::{
+    place::Place,
     trace::Trace,
     wait::{all_in, minisockets, servers_in},
 };
@@ -73,4 +76,17 @@ pub const KILLED: Way = Way {
             .times(n)
             .and(Trace::listener())
     },
+};
+
+/// `ss -K` on listeners. `tcp_abort()` closes each twice: the second event is a self-transition.
+pub const KILLED_LISTENER: Way = Way {
+    name: "killed_listener",
+    go: |place, n| {
+        let listeners = (0..n)
+            .map(|_| Place::new(place.family).listen())
+            .collect::<Result<Vec<_>>>()?;
+        kill(&["state", "listening"])?;
+        all_in(&listeners, Close)
+    },
+    leaves: |n| Trace::socket(&[Close, Listen, Close, Close], Listener).times(n),
 };
