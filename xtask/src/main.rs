@@ -1,8 +1,9 @@
 //! connstate's chores: `cargo xtask setup | run | test | lint | bench`.
 //!
 //! Each subcommand has a file of its own under its own name. Beneath them lie [`cargo`], which
-//! finds what was built, [`superuser`], which takes root for the one command that needs it, and
-//! [`child`], which never leaves a process behind.
+//! finds what was built, [`programs`], which compiles the kernel programs by themselves,
+//! [`superuser`], which takes root for the one command that needs it, and [`child`], which never
+//! leaves a process behind.
 
 mod setup;
 
@@ -16,6 +17,7 @@ mod bench;
 
 mod cargo;
 mod child;
+mod programs;
 mod superuser;
 
 use anyhow::Result;
