@@ -4,7 +4,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use agent_ebpf::fields::Need;
 
-use crate::kernel::{FieldReport, Host, Kernel, Options, ProgramReport, Verdict};
+use crate::kernel::{FieldReport, Host, Kernel, KernelTypes, Options, ProgramReport, Verdict};
 
 /// How much of connstate runs here; the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,12 +67,18 @@ impl Report {
             }
             Err(error) => report.failure = Some(chain(&error)),
         }
-        if let Ok(types) = crate::kernel::KernelTypes::read(&options.btf_path) {
-            report.fields = types.report();
-        }
         match Kernel::try_load(options) {
-            Ok(kernel) => report.programs = kernel.programs(),
-            Err(error) => report.failure = Some(chain(&error)),
+            Ok(kernel) => {
+                report.programs = kernel.programs();
+                report.fields = kernel.fields().to_vec();
+            }
+            Err(error) => {
+                report.failure = Some(chain(&error));
+                // What this kernel's BTF holds may say why.
+                if let Ok(types) = KernelTypes::read(&options.btf_path) {
+                    report.fields = types.report();
+                }
+            }
         }
         report
     }
