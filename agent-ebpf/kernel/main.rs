@@ -49,6 +49,8 @@ mod stream;
 mod table;
 
 #[cfg(target_arch = "bpf")]
+mod census_tcp;
+#[cfg(target_arch = "bpf")]
 mod inet_sock_set_state;
 #[cfg(target_arch = "bpf")]
 mod tcp_retransmit_skb;

@@ -42,6 +42,12 @@ impl Sock {
         Self(sk)
     }
 
+    /// The pointer, for the helpers.
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *const c_void {
+        self.0
+    }
+
     #[inline(always)]
     fn load<T: Copy>(self, global: &Global) -> T {
         // SAFETY: the pointer is a tracepoint argument or a cast the kernel made, so BTF-typed.

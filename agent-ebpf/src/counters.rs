@@ -1,8 +1,10 @@
 //! What the programs count: one struct for each CPU, added up by the agent.
 
+use core::time::Duration;
+
 use crate::{
     close::{CAUSE_COUNT, REVISION_COUNT},
-    duration::{BUCKET_COUNT, TIMED_STATES},
+    duration::{BUCKET_COUNT, TIMED_STATES, bucket},
     retransmit::{Packet, Trigger},
     state::STATE_COUNT,
 };
@@ -15,6 +17,21 @@ pub struct Histogram {
     pub buckets: [u64; BUCKET_COUNT],
     /// All stays together, in nanoseconds; wraps after 584 years.
     pub sum_ns: u64,
+}
+
+impl Histogram {
+    /// No stay.
+    pub const ZERO: Self = Self {
+        buckets: [0; BUCKET_COUNT],
+        sum_ns: 0,
+    };
+
+    /// Adds a stay of this length; one of more than 584 years as that.
+    pub fn observe(&mut self, stay: Duration) {
+        let ns = u64::try_from(stay.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets[bucket(ns)] += 1;
+        self.sum_ns = self.sum_ns.wrapping_add(ns);
+    }
 }
 
 /// The counters of one CPU, or of all added up. Every one only rises.
@@ -43,10 +60,7 @@ impl Counters {
     /// Nothing counted.
     pub const ZERO: Self = Self {
         transitions: [[0; STATE_COUNT]; STATE_COUNT],
-        durations: [Histogram {
-            buckets: [0; BUCKET_COUNT],
-            sum_ns: 0,
-        }; TIMED_STATES.len()],
+        durations: [Histogram::ZERO; TIMED_STATES.len()],
         closes: [0; CAUSE_COUNT],
         revisions: [0; REVISION_COUNT],
         retransmits: [[[0; Trigger::ALL.len()]; Packet::ALL.len()]; STATE_COUNT],

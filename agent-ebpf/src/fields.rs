@@ -40,6 +40,7 @@ macro_rules! kernel_fields {
             ICSK_PENDING, "tcp_sock", "inet_conn.icsk_pending", needed, "the trigger of retransmits";
             ICSK_RETRANSMITS, "tcp_sock", "inet_conn.icsk_retransmits", needed, "the trigger of retransmits";
             ICSK_PROBES_OUT, "tcp_sock", "inet_conn.icsk_probes_out", needed, "close causes: keepalive";
+            TW_SUBSTATE, "tcp_timewait_sock", "tw_sk.tw_substate", needed, "the state of timewait minisockets";
             SKB_CB, "sk_buff", "cb", needed, "retransmitted segments";
             CB_TCP_FLAGS, "tcp_skb_cb", "tcp_flags", needed, "what a retransmitted segment carried";
             CB_SACKED, "tcp_skb_cb", "sacked", needed, "the trigger of retransmits";

@@ -9,6 +9,9 @@ pub const STREAM_MODE: &str = "STREAM_MODE";
 /// The table of sockets, in [`crate::socket::SocketBucket`]s.
 pub const SOCKETS: &str = "SOCKETS";
 
+/// One [`crate::census::CensusCounts`].
+pub const CENSUS: &str = "CENSUS";
+
 /// Bytes of the ring buffer unless the agent asks for others: a power of two and whole pages.
 pub const RING_BYTES: u32 = 4 * 1024 * 1024;
 /// Entries of the table of sockets unless the agent asks for others: a power of two. 32 bytes

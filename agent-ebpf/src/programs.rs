@@ -2,38 +2,62 @@
 
 use crate::fields::Need;
 
-/// A program and the tracepoint it hooks; both have the same name.
+/// A program and what it hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// The tracepoint, and the value of the `program` label.
+    /// Its name, and the value of the `program` label.
     pub name: &'static str,
+    /// What it hooks.
+    pub hook: Hook,
     /// Whether the agent can do without it.
     pub need: Need,
     /// What is lost without it.
     pub purpose: &'static str,
 }
 
+/// What a program hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// The tracepoint of the same name, from the moment it is attached.
+    Tracepoint,
+    /// The kernel's iterator of this name, whenever the agent opens and reads one.
+    Iterator(&'static str),
+}
+
+/// The census of TCP sockets.
+pub const CENSUS_TCP: &str = "census_tcp";
+
 /// Every program.
 pub const PROGRAMS: &[Program] = &[
     Program {
         name: "inet_sock_set_state",
+        hook: Hook::Tracepoint,
         need: Need::Needed,
         purpose: "transitions, durations, close causes, the stream",
     },
     Program {
         name: "tcp_retransmit_skb",
+        hook: Hook::Tracepoint,
         need: Need::Optional,
         purpose: "retransmits but those of SYN-ACKs",
     },
     Program {
         name: "tcp_retransmit_synack",
+        hook: Hook::Tracepoint,
         need: Need::Optional,
         purpose: "retransmits of SYN-ACKs",
     },
     Program {
         name: "tcp_send_reset",
+        hook: Hook::Tracepoint,
         need: Need::Optional,
         purpose: "close causes: late_data (counted as reset_received or fin_wait2_timewait)",
+    },
+    Program {
+        name: CENSUS_TCP,
+        hook: Hook::Iterator("tcp"),
+        need: Need::Optional,
+        purpose: "the number of sockets in each state",
     },
 ];
 

@@ -25,6 +25,8 @@ pub const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
 /// `TCP_CLOSING`.
 pub const CLOSING: u8 = 11;
+/// `TCP_NEW_SYN_RECV`: a request minisocket, which waits for the handshake's last ACK.
+pub const NEW_SYN_RECV: u8 = 12;
 
 /// A TCP state as `ss` and node_exporter name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,10 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use agent_ebpf::fields::Need;
 
-use crate::kernel::{FieldReport, Host, Kernel, KernelTypes, Options, ProgramReport, Verdict};
+use crate::{
+    kernel::{FieldReport, Host, Kernel, KernelTypes, Options, ProgramReport, Verdict},
+    logging::chain,
+};
 
 /// How much of connstate runs here; the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,16 +184,4 @@ impl Report {
         }
         text
     }
-}
-
-/// An error with all its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a String cannot fail.
-        let _written = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use agent_ebpf::{maps, record::StreamMode};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -44,6 +44,10 @@ pub struct RunArgs {
     /// into and out of them, or all
     #[arg(long, value_enum, default_value_t)]
     pub stream: Stream,
+    /// Time between two censuses of the sockets there are, `500ms` to `1h`; they are rarer where
+    /// they would take more than 1 % of one core
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = census_interval)]
+    pub census_interval: Duration,
     /// Network namespaces to watch: all of the host's, or only that of process 1
     #[arg(long, value_enum, default_value_t)]
     pub netns: Netns,
@@ -109,6 +113,15 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
         Ok(bytes) if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) => Ok(bytes),
         _ => Err("not a power of two from 4096 to 1073741824".to_owned()),
+    }
+}
+
+fn census_interval(text: &str) -> Result<Duration, String> {
+    const RANGE: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_hours(1);
+    match humantime::parse_duration(text) {
+        Ok(interval) if RANGE.contains(&interval) => Ok(interval),
+        Ok(_) => Err("not within 500ms and 1h".to_owned()),
+        Err(error) => Err(format!("not a time such as 5s or 1m: {error}")),
     }
 }
 

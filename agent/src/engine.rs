@@ -5,7 +5,10 @@
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -21,6 +24,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use crate::{
+    census::{Census, Taker},
     decode::decode,
     kernel::{Kernel, LoadError},
     logging::KernelLog,
@@ -47,6 +51,17 @@ const STOP: u64 = 2;
 pub struct Engine {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    /// Ends after the thread above, which takes its censuses.
+    _taker: Option<Taker>,
+}
+
+/// Which censuses are taken.
+#[derive(Clone, Copy, Debug)]
+pub struct CensusOptions {
+    /// How often.
+    pub interval: Duration,
+    /// The inode number of the only network namespace to count; 0 for all.
+    pub only_netns: u32,
 }
 
 struct Turns {
@@ -55,6 +70,7 @@ struct Turns {
     log: Option<EbpfLogger<KernelLog>>,
     epoll: OwnedFd,
     model: Model,
+    censuses: Receiver<Census>,
     views: watch::Sender<Option<Arc<View>>>,
 }
 
@@ -67,10 +83,14 @@ impl Engine {
     pub fn start(
         mut kernel: Kernel,
         model: Model,
+        census: CensusOptions,
         views: watch::Sender<Option<Arc<View>>>,
     ) -> Result<Self, EngineError> {
         let ring = kernel.take_ring()?;
         let log = kernel.take_log();
+        let reader = kernel.take_census()?;
+        // One is enough: the next is not begun before the last is taken.
+        let (sender, censuses) = sync_channel(1);
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(io::Error::from)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let watch = |fd: BorrowedFd<'_>, id, flags| {
@@ -93,14 +113,19 @@ impl Engine {
             log,
             epoll,
             model,
+            censuses,
             views,
         };
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || turns.run())?;
+        let taker = reader
+            .map(|reader| Taker::start(reader, census.only_netns, census.interval, sender))
+            .transpose()?;
         Ok(Self {
             stop,
             thread: Some(thread),
+            _taker: taker,
         })
     }
 }
@@ -158,6 +183,9 @@ impl Turns {
     }
 
     fn refresh(&mut self, now: Duration) {
+        for census in self.censuses.try_iter() {
+            self.model.census(census);
+        }
         match self.kernel.counters() {
             Ok(counters) => {
                 self.model.count(now, counters, self.kernel.programs());

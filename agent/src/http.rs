@@ -61,7 +61,8 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 }
 
 async fn readyz(State(shared): State<Shared>) -> Response {
-    if shared.view.borrow().is_some() {
+    let view = shared.view.borrow().clone();
+    if view.is_some_and(|view| view.is_complete()) {
         "ready\n".into_response()
     } else {
         not_ready()
@@ -71,7 +72,7 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 fn not_ready() -> Response {
     (
         StatusCode::SERVICE_UNAVAILABLE,
-        "not ready: nothing counted yet\n",
+        "not ready: the first count is not complete\n",
     )
         .into_response()
 }

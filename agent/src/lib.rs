@@ -1,7 +1,7 @@
 //! connstate: which TCP connections do not finish closing, whose they are, and why.
 //!
 //! The modules stand in the order in which an event passes through them. [`kernel`] loads the
-//! programs and reads their counters; [`stream`] drains their ring buffer and [`decode`] makes
+//! programs and reads their counters, [`census`] counts the sockets there are; [`stream`] drains their ring buffer and [`decode`] makes
 //! events of it; [`model`] keeps what is known, and publishes it as a [`view`], which
 //! [`metrics`] and [`http`] show. [`engine`] turns that crank, [`run`] and [`check`] are the
 //! commands, [`cli`] and [`logging`] what surrounds them.
@@ -10,6 +10,7 @@
 //! argument.
 
 pub mod kernel;
+pub mod census;
 pub mod stream;
 pub mod decode;
 pub mod model;

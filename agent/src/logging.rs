@@ -1,6 +1,6 @@
 //! Where logs go.
 
-use std::io::IsTerminal as _;
+use std::{fmt::Write as _, io::IsTerminal as _};
 
 use clap::ValueEnum;
 use tracing::{Level, debug, enabled, level_filters::LevelFilter};
@@ -63,4 +63,17 @@ impl log::Log for KernelLog {
     }
 
     fn flush(&self) {}
+}
+
+/// An error with all its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a String cannot fail.
+        let _written = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
 }

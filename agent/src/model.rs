@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use agent_ebpf::{
     close::{CAUSE_COUNT, Revision},
-    counters::Counters,
+    counters::{Counters, Histogram},
 };
 
 use crate::{
+    census::Census,
     decode::{DecodeError, Event},
     kernel::ProgramReport,
     view::{Losses, View},
@@ -28,6 +29,8 @@ pub struct Model {
     counters: Counters,
     causes: Causes,
     programs: Vec<ProgramReport>,
+    census: Option<Census>,
+    census_durations: Histogram,
     events: u64,
     malformed: u64,
 }
@@ -44,6 +47,8 @@ impl Model {
             counters: Counters::ZERO,
             causes: Causes::default(),
             programs: Vec::new(),
+            census: None,
+            census_durations: Histogram::ZERO,
             events: 0,
             malformed: 0,
         }
@@ -64,6 +69,12 @@ impl Model {
         self.programs = programs;
     }
 
+    /// Takes in a census, which replaces the one before it.
+    pub fn census(&mut self, census: Census) {
+        self.census_durations.observe(census.took);
+        self.census = Some(census);
+    }
+
     /// What is known.
     #[must_use]
     pub fn view(&self, now: Duration) -> View {
@@ -81,6 +92,8 @@ impl Model {
                 state_full: self.counters.lost_state_full,
                 malformed: self.malformed,
             },
+            census: self.census.clone(),
+            census_durations: self.census_durations,
             programs: self.programs.clone(),
             bpf_stats: self.bpf_stats,
         }

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     cli::{Netns, RunArgs},
-    engine::Engine,
+    engine::{CensusOptions, Engine},
     http,
     kernel::{Kernel, LoadError, Options, Verdict},
     model::Model,
@@ -41,14 +41,15 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         .iter()
         .map(|address| listen(*address))
         .collect::<Result<Vec<_>>>()?;
+    let only_netns = match args.netns {
+        Netns::All => 0,
+        Netns::Host => host_netns()?,
+    };
     let kernel = Kernel::load(&Options {
         stream: args.stream.into(),
         ring_bytes: args.ring_bytes,
         socket_capacity: args.socket_capacity,
-        only_netns: match args.netns {
-            Netns::All => 0,
-            Netns::Host => host_netns()?,
-        },
+        only_netns,
         bpf_stats: args.bpf_stats,
         ..Options::default()
     })
@@ -60,7 +61,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         .to_string_lossy()
         .into_owned();
     let model = Model::new(env!("CARGO_PKG_VERSION"), release, args.bpf_stats);
-    let engine = Engine::start(kernel, model, views)?;
+    let census = CensusOptions {
+        interval: args.census_interval,
+        only_netns,
+    };
+    let engine = Engine::start(kernel, model, census, views)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -6,11 +6,12 @@ use agent_ebpf::{
     close::CAUSE_COUNT,
     counters::Histogram,
     duration::TIMED_STATES,
+    programs::CENSUS_TCP,
     retransmit::{Packet, Trigger},
     state::STATE_COUNT,
 };
 
-use crate::kernel::ProgramReport;
+use crate::{census::Census, kernel::ProgramReport};
 
 /// What is known at one moment.
 #[derive(Clone, Debug)]
@@ -33,10 +34,25 @@ pub struct View {
     pub events: u64,
     /// Records and sockets lost.
     pub lost: Losses,
+    /// The last census; nothing before the first.
+    pub census: Option<Census>,
+    /// How long censuses took.
+    pub census_durations: Histogram,
     /// The programs.
     pub programs: Vec<ProgramReport>,
     /// Whether the kernel keeps run counts and times.
     pub bpf_stats: bool,
+}
+
+impl View {
+    /// Whether every number there will be is there: after the first census, if there are any.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let counts = |report: &ProgramReport| {
+            report.program.name == CENSUS_TCP && report.verdict.is_attached()
+        };
+        self.census.is_some() || !self.programs.iter().any(counts)
+    }
 }
 
 /// What was lost, and where.

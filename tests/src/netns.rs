@@ -4,7 +4,7 @@ use std::{
     fs::File,
     os::{fd::AsFd as _, linux::fs::MetadataExt as _},
     path::PathBuf,
-    process::Command,
+    process::{Child, Command},
     thread,
 };
 
@@ -75,6 +75,19 @@ impl Netns {
         })
     }
 
+    /// Starts a process inside, so that others find the namespace as they find any: by its
+    /// processes. It ends with the value.
+    ///
+    /// # Errors
+    ///
+    /// Where `sleep` is missing.
+    pub fn inhabit(&self) -> Result<Inhabitant> {
+        self.run(|| {
+            let sleep = Command::new("sleep").arg("600").spawn();
+            Ok(Inhabitant(sleep.context("sleep cannot be run")?))
+        })
+    }
+
     /// Runs a command inside and returns what it prints.
     ///
     /// # Errors
@@ -82,6 +95,17 @@ impl Netns {
     /// Where it is missing or fails.
     pub fn command(&self, program: &str, args: &[&str]) -> Result<String> {
         self.run(|| run(program, args))
+    }
+}
+
+/// A process in a namespace, for no other purpose.
+#[derive(Debug)]
+pub struct Inhabitant(Child);
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        // Both fail only where it has ended by itself.
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 

@@ -72,8 +72,13 @@ fn every_label_value_is_there_from_the_start() -> Result<()> {
         ("connstate_state_duration_seconds_sum", 7),
         ("connstate_events_total", 1),
         ("connstate_events_lost_total", 3),
-        ("connstate_bpf_program_attached", 4),
-        ("connstate_bpf_program_misses_total", 4),
+        ("connstate_sockets", 11),
+        ("connstate_orphan_sockets", 11),
+        ("connstate_census_duration_seconds_count", 1),
+        ("connstate_census_last_completion_timestamp_seconds", 1),
+        ("connstate_census_unreached_namespaces", 1),
+        ("connstate_bpf_program_attached", 5),
+        ("connstate_bpf_program_misses_total", 5),
         ("connstate_build_info", 1),
     ] {
         assert_eq!(scrape.series(name), series, "{name}");

@@ -4,20 +4,21 @@ use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use agent_ebpf::{
     counters::Counters,
     fields::Need,
     maps,
-    programs::{PROGRAMS, Program, settings},
+    programs::{CENSUS_TCP, Hook, PROGRAMS, Program, settings},
     record::StreamMode,
     socket::BUCKET_ENTRIES,
 };
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Endianness, include_bytes_aligned,
     maps::{Array, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, Iter, ProgramError, ProgramFd},
     sys::{Stats, SyscallError, enable_stats},
 };
 use aya_log::EbpfLogger;
@@ -26,6 +27,7 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::{
+    census::CensusReader,
     fdinfo::ProgramStats,
     host::{Host, HostError, SYS_KERNEL_BTF},
     types::{FieldReport, KernelTypes, TypesError, first_missing},
@@ -124,7 +126,7 @@ pub struct ReadError(#[from] MapError);
 
 /// The programs, loaded and attached. Dropping it detaches them and frees their maps.
 pub struct Kernel {
-    ebpf: Ebpf,
+    ebpf: Arc<Mutex<Ebpf>>,
     counters: PerCpuArray<MapData, Counters>,
     stream_mode: Array<MapData, u32>,
     verdicts: Vec<(&'static Program, Verdict)>,
@@ -191,7 +193,7 @@ impl Kernel {
             verdicts.push((program, attach(&mut ebpf, program, &btf)?));
         }
         Ok(Self {
-            ebpf,
+            ebpf: Arc::new(Mutex::new(ebpf)),
             counters,
             stream_mode,
             verdicts,
@@ -228,12 +230,28 @@ impl Kernel {
     ///
     /// The second time.
     pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, LoadError> {
-        take_map(&mut self.ebpf, maps::EVENTS)
+        take_map(&mut lock(&self.ebpf), maps::EVENTS)
+    }
+
+    /// What counts the sockets there are, once; nothing where this kernel cannot.
+    ///
+    /// # Errors
+    ///
+    /// The second time.
+    pub fn take_census(&mut self) -> Result<Option<CensusReader>, LoadError> {
+        let runs = |(program, verdict): &(&Program, Verdict)| {
+            program.name == CENSUS_TCP && verdict.is_attached()
+        };
+        if !self.verdicts.iter().any(runs) {
+            return Ok(None);
+        }
+        let counts = take_map(&mut lock(&self.ebpf), maps::CENSUS)?;
+        Ok(Some(CensusReader::new(Arc::clone(&self.ebpf), counts)))
     }
 
     /// What the programs log, once; nothing where debug logging was off as they were loaded.
     pub fn take_log(&mut self) -> Option<EbpfLogger<KernelLog>> {
-        match EbpfLogger::init_with_logger(&mut self.ebpf, KernelLog) {
+        match EbpfLogger::init_with_logger(&mut lock(&self.ebpf), KernelLog) {
             Ok(log) => Some(log),
             Err(error) => {
                 debug!(%error, "the kernel programs' log cannot be read");
@@ -256,8 +274,9 @@ impl Kernel {
     }
 
     fn stats(&self, program: &Program) -> Option<ProgramStats> {
-        let loaded: &BtfTracePoint = self.ebpf.program(program.name)?.try_into().ok()?;
-        let fd = loaded.fd().ok()?.as_fd().as_raw_fd();
+        let ebpf = lock(&self.ebpf);
+        let fd: &ProgramFd = ebpf.program(program.name)?.fd().ok()?;
+        let fd = fd.as_fd().as_raw_fd();
         let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         Some(ProgramStats::parse(&fdinfo))
     }
@@ -267,6 +286,11 @@ impl Kernel {
     pub fn fields(&self) -> &[FieldReport] {
         &self.fields
     }
+}
+
+/// A panic of another thread leaves nothing half done here.
+pub(super) fn lock(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
+    ebpf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the maps and sets the globals.
@@ -336,23 +360,34 @@ fn was_interrupted(error: &ProgramError) -> bool {
         if io_error.kind() == io::ErrorKind::WouldBlock)
 }
 
+/// Loads a program, and again where that was interrupted.
+fn load(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match load() {
+            Err(error) if was_interrupted(&error) => {}
+            loaded => return loaded,
+        }
+    }
+    load()
+}
+
 fn attach(ebpf: &mut Ebpf, program: &'static Program, btf: &Btf) -> Result<Verdict, LoadError> {
-    let incomplete = LoadError::Incomplete {
+    let incomplete = || LoadError::Incomplete {
         kind: "program",
         name: program.name,
     };
-    let Some(loaded) = ebpf.program_mut(program.name) else {
-        return Err(incomplete);
-    };
-    let loaded: &mut BtfTracePoint = loaded.try_into().map_err(|_| incomplete)?;
-    let mut loading = loaded.load(program.name, btf);
-    for _ in 1..LOAD_ATTEMPTS {
-        if !loading.as_ref().is_err_and(was_interrupted) {
-            break;
+    let loaded = ebpf.program_mut(program.name).ok_or_else(incomplete)?;
+    let attached = match program.hook {
+        Hook::Tracepoint => {
+            let loaded: &mut BtfTracePoint = loaded.try_into().map_err(|_| incomplete())?;
+            load(|| loaded.load(program.name, btf)).and_then(|()| loaded.attach().map(drop))
         }
-        loading = loaded.load(program.name, btf);
-    }
-    let attached = loading.and_then(|()| loaded.attach().map(drop));
+        // Each pass attaches it anew.
+        Hook::Iterator(kind) => {
+            let loaded: &mut Iter = loaded.try_into().map_err(|_| incomplete())?;
+            load(|| loaded.load(kind, btf))
+        }
+    };
     Ok(match attached {
         Ok(()) => Verdict::Attached,
         Err(error) => Verdict::of_error(&error),

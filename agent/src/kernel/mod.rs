@@ -6,9 +6,11 @@ mod btf;
 mod types;
 mod verdict;
 mod loader;
+mod census;
 mod fdinfo;
 
 pub use self::{
+    census::{CensusReadError, CensusReader},
     fdinfo::ProgramStats,
     host::{Host, HostError},
     loader::{Kernel, LoadError, Options, ReadError},

@@ -30,7 +30,7 @@ impl Verdict {
     pub fn of_error(error: &ProgramError) -> Self {
         match error {
             ProgramError::Btf(error) => Self::Unsupported {
-                reason: format!("this kernel has no such tracepoint ({error})"),
+                reason: format!("this kernel has no such hook ({error})"),
             },
             ProgramError::LoadError {
                 io_error,

@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use agent_ebpf::{
+    census::CensusCounts,
     close::CloseCause,
     programs::PROGRAMS,
     retransmit::{Packet, Trigger},
@@ -9,6 +10,7 @@ use agent_ebpf::{
 
 use super::*;
 use crate::{
+    census::{Census, NamespaceCensus},
     kernel::{ProgramReport, ProgramStats, Verdict},
     model::Model,
 };
@@ -25,10 +27,18 @@ fn view() -> View {
     view.durations[5].buckets[18] = 1;
     view.durations[5].sum_ns = 7_200_001_000_000;
     view.events = 11;
+    view.census = Some(census());
+    view.census_durations.observe(Duration::from_millis(2));
     view.lost.ring_full = 1;
     view.programs = PROGRAMS
         .iter()
-        .zip([Verdict::Attached, refused(), Verdict::Attached, refused()])
+        .zip([
+            Verdict::Attached,
+            refused(),
+            Verdict::Attached,
+            refused(),
+            Verdict::Attached,
+        ])
         .map(|(program, verdict)| ProgramReport {
             program,
             stats: verdict.is_attached().then_some(ProgramStats {
@@ -40,6 +50,22 @@ fn view() -> View {
         })
         .collect();
     view
+}
+
+/// Two namespaces, and one that was not reached.
+fn census() -> Census {
+    let mut counts = CensusCounts::ZERO;
+    counts.states[TcpState::TimeWait as usize] = 20;
+    counts.states[TcpState::FinWait1 as usize] = 2;
+    counts.orphans[TcpState::FinWait1 as usize] = 1;
+    counts.minisockets = 20;
+    let namespace = |inode| NamespaceCensus { inode, counts };
+    Census {
+        completed: Duration::from_millis(1_700_000_000_500),
+        took: Duration::from_millis(2),
+        namespaces: vec![namespace(1), namespace(2)],
+        unreached: 1,
+    }
 }
 
 fn refused() -> Verdict {

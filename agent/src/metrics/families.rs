@@ -1,11 +1,12 @@
 //! The table of families.
 
 use agent_ebpf::{
+    census::CensusCounts,
     close::CloseCause,
     counters::Histogram,
     duration::{BUCKET_BOUNDS_NS, TIMED_STATE_NAMES},
     retransmit::{Packet, Trigger},
-    state::TcpState,
+    state::{STATE_COUNT, TcpState},
 };
 
 use super::family::{Family, Kind, Sample, Value, number};
@@ -13,6 +14,20 @@ use crate::{kernel::ProgramStats, view::View};
 
 /// Every family, in the order of the documentation; the exposition is sorted by name.
 pub static FAMILIES: &[Family] = &[
+    Family {
+        name: "connstate_sockets",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "TCP sockets by state as ss shows them, minisockets included, in every network namespace, by the last census; close is always 0, since nothing shows closed sockets.",
+        samples: |view| of_states(view, |counts| counts.states),
+    },
+    Family {
+        name: "connstate_orphan_sockets",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "TCP sockets that no process holds any more and TCP still does, by state, by the last census; minisockets are none of them.",
+        samples: |view| of_states(view, |counts| counts.orphans),
+    },
     Family {
         name: "connstate_state_transitions_total",
         kind: Kind::Counter,
@@ -102,6 +117,42 @@ pub static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "connstate_census_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &["kind"],
+        help: "How long a census of the sockets took: full, of every namespace.",
+        samples: |view| {
+            vec![Sample {
+                labels: vec!["full".to_owned()],
+                value: histogram_value(&view.census_durations),
+            }]
+        },
+    },
+    Family {
+        name: "connstate_census_last_completion_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &["kind"],
+        help: "When the last census was complete, in seconds since 1970.",
+        samples: |view| {
+            let census = view.census.iter();
+            census
+                .map(|census| Sample::number(["full"], census.completed.as_secs_f64()))
+                .collect()
+        },
+    },
+    Family {
+        name: "connstate_census_unreached_namespaces",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Network namespaces whose sockets the last census could not count; the log names them.",
+        samples: |view| {
+            let census = view.census.iter();
+            census
+                .map(|census| Sample::count([], census.unreached as u64))
+                .collect()
+        },
+    },
+    Family {
         name: "connstate_build_info",
         kind: Kind::Gauge,
         labels: &["version", "kernel"],
@@ -109,6 +160,18 @@ pub static FAMILIES: &[Family] = &[
         samples: |view| vec![Sample::number([view.version, &view.kernel], 1.0)],
     },
 ];
+
+/// All states, once there was a census.
+fn of_states(view: &View, counts: impl Fn(&CensusCounts) -> [u64; STATE_COUNT]) -> Vec<Sample> {
+    let Some(census) = &view.census else {
+        return Vec::new();
+    };
+    let counts = counts(&census.total());
+    TcpState::ALL
+        .into_iter()
+        .map(|state| Sample::count([state.name()], counts[state as usize]))
+        .collect()
+}
 
 fn transitions(view: &View) -> Vec<Sample> {
     let mut samples = Vec::new();

@@ -1,0 +1,83 @@
+//! The census: every TCP socket of the network namespace in which the iterator was opened.
+//!
+//! One run at a time: the agent has but one thread for it. The iterator visits listeners, request
+//! minisockets, full sockets and timewait minisockets (`net/ipv4/tcp_ipv4.c`).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    btf_maps::Array, helpers::generated::bpf_skc_to_tcp_timewait_sock, macros::btf_map,
+};
+
+use agent_ebpf::{
+    census::CensusCounts,
+    close::SOCK_DEAD,
+    state::{NEW_SYN_RECV, STATE_COUNT, SYN_RECV, TIME_WAIT},
+};
+
+use crate::{
+    globals::field,
+    sock::{Sock, load},
+};
+
+#[btf_map]
+static CENSUS: Array<CensusCounts, 1> = Array::new();
+
+/// `struct bpf_iter__tcp`, as far as it is used: pointers that are eight bytes each.
+#[repr(C)]
+struct IterTcp {
+    meta: *const c_void,
+    socket: *const c_void,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn census_tcp(context: *const IterTcp) -> i32 {
+    // SAFETY: the kernel hands over a bpf_iter__tcp.
+    let socket = unsafe { (*context).socket };
+    // The last call of a pass has no socket.
+    if !socket.is_null()
+        && let Some(counts) = CENSUS.get_ptr_mut(0)
+    {
+        // SAFETY: the map's value, which nothing else touches during a pass.
+        count(unsafe { &mut *counts }, Sock::new(socket));
+    }
+    0
+}
+
+#[inline(always)]
+fn count(counts: &mut CensusCounts, sock: Sock) {
+    let shown = match sock.state() {
+        NEW_SYN_RECV => SYN_RECV,
+        TIME_WAIT => {
+            counts.minisockets += 1;
+            substate(sock)
+        }
+        state => {
+            if sock.flags() & SOCK_DEAD != 0 {
+                add(&mut counts.orphans, state);
+            }
+            state
+        }
+    };
+    add(&mut counts.states, shown);
+}
+
+/// Whether a timewait minisocket is in `TIME_WAIT` proper or waits for the peer's FIN.
+#[inline(always)]
+fn substate(sock: Sock) -> u8 {
+    // SAFETY: the helper checks the socket itself.
+    let minisocket = unsafe { bpf_skc_to_tcp_timewait_sock(sock.as_ptr().cast_mut()) };
+    if minisocket.is_null() {
+        return TIME_WAIT;
+    }
+    // SAFETY: the helper gave the pointer its type.
+    unsafe { load(minisocket.cast_const().cast(), &field::TW_SUBSTATE) }
+}
+
+#[inline(always)]
+fn add(counts: &mut [u64; STATE_COUNT], state: u8) {
+    if let Some(count) = counts.get_mut(usize::from(state)) {
+        *count += 1;
+    }
+}

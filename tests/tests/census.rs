@@ -1,0 +1,293 @@
+//! The census against `ss`, state by state.
+
+use std::{
+    collections::BTreeMap,
+    net::{Shutdown, TcpStream},
+    sync::mpsc::{Receiver, sync_channel},
+    time::Duration,
+};
+
+use agent::census::{Census, Taker};
+use agent_ebpf::{
+    census::CensusCounts,
+    state::{
+        STATE_COUNT,
+        TcpState::{
+            self, Close, CloseWait, Closing, Established, FinWait1, FinWait2, LastAck, Listen,
+            SynRecv, SynSent, TimeWait,
+        },
+    },
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use socket2::Socket;
+use tests::{
+    link::{Link, lose},
+    netns::Netns,
+    place::{Connections, Family, Place},
+    wait::{self, all_in},
+    watch::Watch,
+};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longer than any pause: a census that costs 100 ms of CPU time is followed by one of 10 s.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+type States = BTreeMap<&'static str, u64>;
+
+/// The states of `counts` that are not zero.
+fn states(counts: &[u64; STATE_COUNT]) -> States {
+    let all = TcpState::ALL.into_iter();
+    all.map(|state| (state.name(), counts[state as usize]))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+/// The same by `ss`.
+fn by_ss(netns: &Netns) -> Result<States> {
+    let mut states = States::new();
+    for line in netns.command("ss", &["-Htan"])?.lines() {
+        let state = match line.split_ascii_whitespace().next().unwrap_or_default() {
+            "ESTAB" => Established,
+            "SYN-SENT" => SynSent,
+            "SYN-RECV" => SynRecv,
+            "FIN-WAIT-1" => FinWait1,
+            "FIN-WAIT-2" => FinWait2,
+            "TIME-WAIT" => TimeWait,
+            "UNCONN" => Close,
+            "CLOSE-WAIT" => CloseWait,
+            "LAST-ACK" => LastAck,
+            "LISTEN" => Listen,
+            "CLOSING" => Closing,
+            other => bail!("a state unknown here: {other}"),
+        };
+        *states.entry(state.name()).or_default() += 1;
+    }
+    Ok(states)
+}
+
+fn expected(states: &[(TcpState, u64)]) -> States {
+    let states = states.iter();
+    states
+        .map(|(state, count)| (state.name(), *count))
+        .collect()
+}
+
+/// Sockets that are held as they are.
+#[derive(Default)]
+struct Held {
+    streams: Vec<TcpStream>,
+    sockets: Vec<Socket>,
+    connections: Vec<Connections>,
+}
+
+/// Two namespaces with sockets in every state but close.
+fn every_state(held: &mut Held) -> Result<(Link, [States; 2])> {
+    let link = Link::new()?;
+    let listener = link.listen()?;
+    let connect = |n: usize| -> Result<(Vec<TcpStream>, Vec<TcpStream>)> {
+        let pairs = (0..n).map(|_| link.connect(&listener));
+        Ok(pairs.collect::<Result<Vec<_>>>()?.into_iter().unzip())
+    };
+    let shut = |streams: &[TcpStream]| {
+        streams
+            .iter()
+            .try_for_each(|stream| stream.shutdown(Shutdown::Write))
+    };
+    let established = connect(2)?;
+    // FIN_WAIT2 as full sockets, as minisockets, and TIME_WAIT.
+    let half_closed = connect(3)?;
+    shut(&half_closed.0)?;
+    all_in(&half_closed.0, FinWait2)?;
+    let orphaned = connect(4)?;
+    drop(orphaned.0);
+    all_in(&orphaned.1, CloseWait)?;
+    let done = connect(5)?;
+    drop(done.0);
+    all_in(&done.1, CloseWait)?;
+    drop(done.1);
+    // From here on nothing of the client's arrives.
+    let cut = connect(6)?;
+    let crossed = connect(7)?;
+    let last = connect(8)?;
+    shut(&last.0)?;
+    all_in(&last.1, CloseWait)?;
+    lose(&link.server, "tcp flags ack / syn,ack")?;
+    shut(&cut.0)?;
+    all_in(&cut.0, FinWait1)?;
+    shut(&crossed.0)?;
+    all_in(&crossed.0, FinWait1)?;
+    shut(&crossed.1)?;
+    all_in(&crossed.0, Closing)?;
+    // The client's own FIN was acknowledged before: it passes into TIME_WAIT.
+    shut(&last.1)?;
+    all_in(&last.1, LastAck)?;
+    all_in(&last.0, Close)?;
+    // The handshake's last segment is lost, too: the client takes itself for connected.
+    let half_open = (0..9)
+        .map(|_| link.begin_connect(listener.local_addr()?))
+        .collect::<Result<Vec<_>>>()?;
+    all_in(&half_open, Established)?;
+    lose(&link.server, "")?;
+    let connecting = (0..10)
+        .map(|_| link.begin_connect(listener.local_addr()?))
+        .collect::<Result<Vec<_>>>()?;
+    let client = expected(&[
+        (Established, 2 + 9),
+        (SynSent, 10),
+        (FinWait1, 6),
+        (FinWait2, 3 + 4),
+        (TimeWait, 5 + 8),
+        (Closing, 7),
+    ]);
+    let server = expected(&[
+        (Established, 2 + 6),
+        (SynRecv, 9),
+        (FinWait1, 7),
+        (CloseWait, 3 + 4),
+        (LastAck, 8),
+        (Listen, 1),
+    ]);
+    for (clients, servers) in [established, half_closed, cut, crossed, last] {
+        held.streams.extend(clients);
+        held.streams.extend(servers);
+    }
+    held.streams.extend(orphaned.1);
+    held.sockets.extend(half_open);
+    held.sockets.extend(connecting);
+    held.sockets.push(listener.into());
+    Ok((link, [client, server]))
+}
+
+/// Waits for a census that finds what is `expected` in each namespace, and has `ss` say the same.
+fn agrees(censuses: &Receiver<Census>, expected: &[(&Netns, &States)]) -> Result<Census> {
+    for (netns, expected) in expected {
+        let mut found = States::new();
+        let waited = wait::until("the sockets to be as they shall", || {
+            found = by_ss(netns)?;
+            Ok(found == **expected)
+        });
+        waited.with_context(|| format!("ss finds {found:?}, not {expected:?}"))?;
+    }
+    // That one may have been under way already, this one began later.
+    censuses.recv_timeout(PATIENCE)?;
+    let census = censuses.recv_timeout(PATIENCE)?;
+    for (netns, expected) in expected {
+        let counts =
+            of(&census, netns).with_context(|| format!("a namespace is not in {census:?}"))?;
+        let found = states(&counts.states);
+        ensure!(found == **expected, "{found:?}, not {expected:?}");
+        ensure!(found == by_ss(netns)?, "ss finds something else by now");
+    }
+    Ok(census)
+}
+
+fn of(census: &Census, netns: &Netns) -> Option<CensusCounts> {
+    let mut all = census.namespaces.iter();
+    all.find(|namespace| namespace.inode == u64::from(netns.inode()))
+        .map(|namespace| namespace.counts)
+}
+
+/// A taker whose censuses are dropped but for the last.
+fn taker(watch: &mut Watch, only_netns: u32) -> Result<(Taker, Receiver<Census>)> {
+    let reader = watch.kernel().take_census()?.context("no census")?;
+    let (sender, censuses) = sync_channel(0);
+    Ok((
+        Taker::start(reader, only_netns, INTERVAL, sender)?,
+        censuses,
+    ))
+}
+
+#[test]
+fn every_state_in_three_namespaces_is_what_ss_shows() -> Result<()> {
+    let mut held = Held::default();
+    let (link, [client, server]) = every_state(&mut held)?;
+    let third = Netns::new()?;
+    third.run(|| {
+        for family in Family::ALL {
+            held.connections.push(Place::new(family).connections(11)?);
+        }
+        Ok(())
+    })?;
+    let local = expected(&[(Established, 66), (Listen, 3)]);
+    let _inhabitants = [
+        link.client.inhabit()?,
+        link.server.inhabit()?,
+        third.inhabit()?,
+    ];
+    let mut watch = Watch::new(&third)?;
+    // Declared before the taker, the censuses outlive it: none waits for a listener for ever.
+    let (taker, censuses) = taker(&mut watch, 0)?;
+    let all = [
+        (&link.client, &client),
+        (&link.server, &server),
+        (&third, &local),
+    ];
+    let census = agrees(&censuses, &all)?;
+    let counts = of(&census, &link.client).context("the client's is gone")?;
+    ensure!(counts.minisockets == 4 + 5 + 8, "{}", counts.minisockets);
+    ensure!(counts.orphans.iter().sum::<u64>() == 0);
+    // A process that goes leaves what TCP still holds. The client's FINs are lost, the server's
+    // arrive: only where the server never had a connection does its end stay in FIN_WAIT1.
+    drop(held);
+    let mut found = [States::new(), States::new()];
+    let waited = wait::until("the orphans", || {
+        let census = censuses.recv_timeout(PATIENCE)?;
+        found = [&link.client, &link.server].map(|netns| {
+            let counts = of(&census, netns).map(|counts| counts.orphans);
+            states(&counts.unwrap_or([0; STATE_COUNT]))
+        });
+        Ok(found
+            == [
+                expected(&[(FinWait1, 9), (Closing, 7 + 6 + 2)]),
+                expected(&[(FinWait1, 7 + 6 + 2), (LastAck, 8 + 3 + 4)]),
+            ])
+    });
+    waited.with_context(|| format!("{found:?}"))?;
+    drop(censuses);
+    drop(taker);
+    Ok(())
+}
+
+#[test]
+fn namespaces_come_and_go_while_they_are_counted() -> Result<()> {
+    let staying = Netns::new()?;
+    let _inhabitant = staying.inhabit()?;
+    let _held = staying.run(|| Place::new(Family::V6).connections(3))?;
+    let expected = expected(&[(Established, 6), (Listen, 1)]);
+    let mut watch = Watch::new(&staying)?;
+    let (taker, censuses) = taker(&mut watch, 0)?;
+    let mut seen = 0;
+    let mut rounds = 0;
+    while seen < 3 {
+        ensure!(rounds < 50, "seen {seen} times in {rounds} rounds");
+        rounds += 1;
+        let passing = Netns::new()?;
+        let inhabitant = passing.inhabit()?;
+        let held = passing.run(|| Place::new(Family::V4).connections(2))?;
+        let census = censuses.recv_timeout(PATIENCE)?;
+        seen += usize::from(of(&census, &passing).is_some());
+        let counts = of(&census, &staying).context("the other is gone")?;
+        ensure!(states(&counts.states) == expected);
+        drop((held, inhabitant));
+    }
+    drop(censuses);
+    drop(taker);
+    Ok(())
+}
+
+#[test]
+fn one_namespace_alone_where_asked_for() -> Result<()> {
+    let [asked, other] = [Netns::new()?, Netns::new()?];
+    let _inhabitants = [asked.inhabit()?, other.inhabit()?];
+    let _held = other.run(|| Place::new(Family::V4).connections(2))?;
+    let mut watch = Watch::new(&asked)?;
+    let (taker, censuses) = taker(&mut watch, asked.inode())?;
+    let census = censuses.recv_timeout(PATIENCE)?;
+    ensure!(census.namespaces.len() == 1 && census.unreached == 0);
+    let counts = of(&census, &asked).context("it was not counted")?;
+    ensure!(counts == CensusCounts::ZERO);
+    drop(censuses);
+    drop(taker);
+    Ok(())
+}
