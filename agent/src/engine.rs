@@ -158,8 +158,9 @@ impl Turns {
         let mut next_refresh = Duration::ZERO;
         loop {
             let drained = self.drain();
+            let counted = self.take_censuses();
             let now = monotonic();
-            if now >= next_refresh {
+            if counted || now >= next_refresh {
                 self.refresh(now);
                 next_refresh = now + REFRESH;
             }
@@ -182,10 +183,15 @@ impl Turns {
         })
     }
 
+    /// Whether there was one.
+    fn take_censuses(&mut self) -> bool {
+        let mut censuses = self.censuses.try_iter().peekable();
+        let any = censuses.peek().is_some();
+        censuses.for_each(|census| self.model.census(census));
+        any
+    }
+
     fn refresh(&mut self, now: Duration) {
-        for census in self.censuses.try_iter() {
-            self.model.census(census);
-        }
         match self.kernel.counters() {
             Ok(counters) => {
                 self.model.count(now, counters, self.kernel.programs());

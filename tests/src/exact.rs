@@ -44,22 +44,31 @@ impl std::error::Error for Unsupported {}
 ///
 /// Where one differs in a run without a miss, or the way cannot be gone.
 pub fn exactly(way: &Way, n: usize) -> Result<()> {
-    let families = Family::ALL;
+    exactly_of(way, n, &Family::ALL)
+}
+
+/// The same of these families alone.
+///
+/// # Errors
+///
+/// As above.
+pub fn exactly_of(way: &Way, n: usize, families: &[Family]) -> Result<()> {
     let predicted = (way.leaves)(n).times(families.len());
     let gone = unskipped(|| {
         let netns = Netns::new()?;
         let watch = Watch::new(&netns)?;
         let before = Before::now(&watch)?;
         thread::scope(|scope| {
-            let going = families.map(|family| {
-                let netns = &netns;
+            let start = |family: &Family| {
+                let (netns, place) = (&netns, Place::new(*family));
                 scope.spawn(move || {
                     netns.run(|| {
                         own_descriptors()?;
-                        (way.go)(&Place::new(family), n)
+                        (way.go)(&place, n)
                     })
                 })
-            });
+            };
+            let going: Vec<_> = families.iter().map(start).collect();
             going
                 .into_iter()
                 .try_for_each(|gone| gone.join().unwrap_or_else(|panic| resume_unwind(panic)))

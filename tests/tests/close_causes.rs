@@ -5,7 +5,8 @@
 
 use anyhow::Result;
 use tests::{
-    exact::exactly,
+    exact::{exactly, exactly_of},
+    place::Family,
     ways::{connect, graceful, listener, reset, silence},
 };
 
@@ -25,7 +26,6 @@ ways! {
     held_fin_wait2: graceful::HELD_FIN_WAIT2, 100;
     orphan_fin_wait2: graceful::ORPHAN_FIN_WAIT2, 100;
     full_fin_wait2: graceful::FULL_FIN_WAIT2, 50;
-    full_fin_wait2_cut_short: graceful::FULL_FIN_WAIT2_CUT_SHORT, 20;
     shutdown_then_close: graceful::SHUTDOWN_THEN_CLOSE, 100;
     close_unacknowledged: graceful::CLOSE_UNACKNOWLEDGED, 50;
     self_connection: graceful::SELF_CONNECTION, 50;
@@ -63,4 +63,11 @@ ways! {
     orphan_in_fin_wait1: silence::ORPHAN_IN_FIN_WAIT1, 20;
     orphan_in_last_ack: silence::ORPHAN_IN_LAST_ACK, 20;
     zero_window: silence::ZERO_WINDOW, 20;
+}
+
+#[test]
+fn full_fin_wait2_cut_short() -> Result<()> {
+    // tcp_fin_timeout is the namespace's: each family has one of its own.
+    let mut families = Family::ALL.iter();
+    families.try_for_each(|family| exactly_of(&graceful::FULL_FIN_WAIT2_CUT_SHORT, 20, &[*family]))
 }

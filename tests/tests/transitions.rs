@@ -21,7 +21,7 @@ const FEW: usize = 100;
 
 /// Misses are those of the whole host, and see `Skipped::unseen`: so many runs show one in which
 /// the books balance.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 30;
 
 #[test]
 fn every_transition_is_counted_or_missed() -> Result<()> {

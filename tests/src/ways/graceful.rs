@@ -96,8 +96,8 @@ pub const FULL_FIN_WAIT2_CUT_SHORT: Way = Way {
     go: |place, n| {
         let set = |seconds: &str| std::fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", seconds);
         let connections = place.connections(n)?;
-        // One second above TCP_TIMEWAIT_LEN, which is how long the timer runs.
-        set("61")?;
+        // Three seconds above TCP_TIMEWAIT_LEN, which is how long the timer runs.
+        set("63")?;
         drop(connections.clients);
         clients_in(place.port, "fin-wait-2", n)?;
         set("60")?;
