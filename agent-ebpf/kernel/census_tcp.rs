@@ -12,7 +12,7 @@ use aya_ebpf::{
 use agent_ebpf::{
     census::CensusCounts,
     close::SOCK_DEAD,
-    state::{NEW_SYN_RECV, STATE_COUNT, SYN_RECV, TIME_WAIT},
+    state::{NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
 };
 
 use crate::{
@@ -47,20 +47,22 @@ extern "C" fn census_tcp(context: *const IterTcp) -> i32 {
 
 #[inline(always)]
 fn count(counts: &mut CensusCounts, sock: Sock) {
-    let shown = match sock.state() {
-        NEW_SYN_RECV => SYN_RECV,
-        TIME_WAIT => {
-            counts.minisockets += 1;
-            substate(sock)
-        }
-        state => {
-            if sock.flags() & SOCK_DEAD != 0 {
-                add(&mut counts.orphans, state);
-            }
-            state
-        }
+    let (shown, minisockets, orphans) = match sock.state() {
+        NEW_SYN_RECV => (SYN_RECV, 0, 0),
+        TIME_WAIT => (substate(sock), 1, 0),
+        // SOCK_DEAD is the lowest bit: one or none.
+        state => (state, 0, sock.flags() & SOCK_DEAD),
     };
-    add(&mut counts.states, shown);
+    // One check for both arrays: of two, verifiers before 6.12 follow a path on which the first
+    // finds the state out of bounds and the second within.
+    let index = usize::from(shown);
+    if let (Some(of_state), Some(orphans_of_state)) =
+        (counts.states.get_mut(index), counts.orphans.get_mut(index))
+    {
+        *of_state += 1;
+        *orphans_of_state += orphans;
+        counts.minisockets += minisockets;
+    }
 }
 
 /// Whether a timewait minisocket is in `TIME_WAIT` proper or waits for the peer's FIN.
@@ -73,11 +75,4 @@ fn substate(sock: Sock) -> u8 {
     }
     // SAFETY: the helper gave the pointer its type.
     unsafe { load(minisocket.cast_const().cast(), &field::TW_SUBSTATE) }
-}
-
-#[inline(always)]
-fn add(counts: &mut [u64; STATE_COUNT], state: u8) {
-    if let Some(count) = counts.get_mut(usize::from(state)) {
-        *count += 1;
-    }
 }
