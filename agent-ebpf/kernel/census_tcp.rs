@@ -53,8 +53,8 @@ fn count(counts: &mut CensusCounts, sock: Sock) {
         // SOCK_DEAD is the lowest bit: one or none.
         state => (state, 0, sock.flags() & SOCK_DEAD),
     };
-    // One check for both arrays: of two, verifiers before 6.12 follow a path on which the first
-    // finds the state out of bounds and the second within.
+    // One check for both arrays: of two, the verifiers of 5.10 and 6.1 follow a path on which the
+    // first finds the state out of bounds and the second within.
     let index = usize::from(shown);
     if let (Some(of_state), Some(orphans_of_state)) =
         (counts.states.get_mut(index), counts.orphans.get_mut(index))
