@@ -23,7 +23,7 @@ use crate::{
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Runs in which the kernel skipped a program are repeated, so often at most.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 30;
 
 /// What this kernel cannot do.
 #[derive(Debug)]
