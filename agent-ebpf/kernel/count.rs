@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use agent_ebpf::counters::Counters;
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap};
 
 use crate::{globals::setting, maps::COUNTERS};
 
@@ -55,4 +56,18 @@ pub(crate) unsafe fn add(counter: *mut u64, n: u64) {
 pub(crate) unsafe fn atomic_add(word: *mut u64, n: u64) {
     // SAFETY: the caller's pointer is valid, and maps' words are aligned.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) word, in(reg) n) };
+}
+
+/// The value under `key`, `zero` at first; nothing where the map is full.
+#[inline(always)]
+pub(crate) fn entry<K, V, const N: usize>(
+    map: &HashMap<K, V, N>,
+    key: &K,
+    zero: &V,
+) -> Option<*mut V> {
+    map.get_ptr_mut(key).or_else(|| {
+        // Refused where another CPU was faster, too: then it is there.
+        let _inserted = map.insert(key, zero, u64::from(BPF_NOEXIST));
+        map.get_ptr_mut(key)
+    })
 }

@@ -34,6 +34,7 @@ macro_rules! declare_settings {
 declare_settings!(
     ATOMIC_COUNTERS,
     HAS_COOKIE_HELPER,
+    HAS_CURRENT_TASK,
     RETRANSMIT_HAS_ERR,
     SOCKET_BUCKET_MASK,
     ONLY_NETNS,

@@ -23,11 +23,13 @@ use agent_ebpf::{
 };
 
 use crate::{
+    connects,
     count::{self, counters},
     globals::field,
     sock::{Sock, TcpSock},
     stream,
     table::{self, Key},
+    task,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -52,6 +54,9 @@ fn transition(ctx: &BtfTracePointContext, sock: Sock, old: usize, new: usize) {
 
     let (old, new) = (old as u8, new as u8);
     let passage = remember_passage(counters, sock, old, new);
+    if new == state::SYN_SENT {
+        connects::count(counters, sock);
+    }
     if old == new {
         // close() after shutdown() says so by a transition to the same state.
         return;
@@ -89,6 +94,9 @@ fn remember_passage(counters: *mut Counters, sock: Sock, old: u8, new: u8) -> Pa
         pid: acting_process(sock, old, new),
         flags: 0,
     };
+    if passage.pid != 0 {
+        task::remember(passage.pid);
+    }
     let child = old == state::LISTEN && new == state::SYN_RECV;
     let newborn = child || old == state::CLOSE;
     let key = sock.key();
@@ -112,8 +120,8 @@ fn remember_passage(counters: *mut Counters, sock: Sock, old: u8, new: u8) -> Pa
         passage.flags = entry.flags;
     }
     if new == state::CLOSE {
-        // SAFETY: it was found by this key.
-        unsafe { table::release(entry, key) };
+        // SAFETY: it was found by this key, and the pointer is this CPU's counters.
+        unsafe { table::release(counters, entry, key) };
         return passage;
     }
     if !known {
@@ -137,9 +145,10 @@ fn room_for(counters: *mut Counters, key: Key, new: u8) -> Option<*mut SocketEnt
     if new == state::CLOSE {
         return None;
     }
-    let entry = table::claim(key);
+    // SAFETY: the pointer is this CPU's counters.
+    let entry = unsafe { table::claim(counters, key) };
     if entry.is_none() {
-        // SAFETY: the pointer is this CPU's counters.
+        // SAFETY: as above.
         unsafe { count::add(&raw mut (*counters).lost_state_full, 1) };
     }
     entry
@@ -194,7 +203,7 @@ fn count_close(
         flags: sock.flags(),
         shutdown: sock.shutdown(),
         lingertime: sock.lingertime(),
-        has_socket: sock.has_socket(),
+        has_socket: tcp.has_socket(),
         is_mptcp: tcp.is_mptcp(),
         has_local_port: tcp.source_port() != 0,
         all_acknowledged: tcp.all_acknowledged(),

@@ -1,8 +1,9 @@
 //! connstate's kernel programs, one file a hook.
 //!
-//! [`globals`] says where the kernel's fields lie, [`sock`] reads them, [`maps`] holds what the
-//! programs share, [`table`] what they remember of sockets, [`count`] and [`stream`] take their results. Built for the BPF target alone;
-//! elsewhere this binary is empty.
+//! [`globals`] says where the kernel's fields lie, [`sock`] and [`task`] read them, [`maps`] holds
+//! what the programs share, [`table`] what they remember of sockets; [`count`], [`connects`],
+//! [`stream`] and [`seq`] take their results. Built for the BPF target alone; elsewhere this
+//! binary is empty.
 
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -36,18 +37,26 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod connects;
+#[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod globals;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod seq;
+#[cfg(target_arch = "bpf")]
 mod sock;
 #[cfg(target_arch = "bpf")]
 mod stream;
 #[cfg(target_arch = "bpf")]
 mod table;
+#[cfg(target_arch = "bpf")]
+mod task;
 
+#[cfg(target_arch = "bpf")]
+mod census_owners;
 #[cfg(target_arch = "bpf")]
 mod census_tcp;
 #[cfg(target_arch = "bpf")]

@@ -97,12 +97,6 @@ impl Sock {
         self.load(&field::SOCK_LINGERTIME)
     }
 
-    /// Whether `sk_socket` is set.
-    #[inline(always)]
-    pub(crate) fn has_socket(self) -> bool {
-        self.load::<u64>(&field::SOCK_SOCKET) != 0
-    }
-
     /// Whether it is of family AF_INET6.
     #[inline(always)]
     pub(crate) fn is_ipv6(self) -> bool {
@@ -171,6 +165,25 @@ impl Sock {
         unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(address) }
     }
 
+    /// Its local and remote address, IPv4 ones as v4-mapped.
+    #[inline(always)]
+    pub(crate) fn mapped_addresses(self) -> ([u8; 16], [u8; 16]) {
+        let ipv6 = self.is_ipv6();
+        let mapped = |v4: &Global, v6: &Global| {
+            if ipv6 {
+                return self.address(true, v4, v6);
+            }
+            // The bytes 00 00 ff ff before those of the IPv4 address.
+            let address = [0, 0xffff_0000 | u64::from(self.load::<u32>(v4)) << 32];
+            // SAFETY: two u64s are sixteen bytes.
+            unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(address) }
+        };
+        (
+            mapped(&field::SOCK_SADDR, &field::SOCK_V6_SADDR),
+            mapped(&field::SOCK_DADDR, &field::SOCK_V6_DADDR),
+        )
+    }
+
     /// Which socket this is, given the ports and cookie that the caller knows better.
     #[inline(always)]
     pub(crate) fn id(self, cookie: u64, local_port: u16) -> SocketId {
@@ -210,6 +223,32 @@ impl TcpSock {
         unsafe { load(self.0, global) }
     }
 
+    /// The field that `global` places, or zeros where this kernel has none.
+    #[inline(always)]
+    pub(crate) fn load_optional<T: Copy + Default>(self, global: &Global) -> T {
+        if global.location().is_present() {
+            self.load(global)
+        } else {
+            T::default()
+        }
+    }
+
+    /// Whether `sk_socket` is set.
+    #[inline(always)]
+    pub(crate) fn has_socket(self) -> bool {
+        self.load::<u64>(&field::SOCK_SOCKET) != 0
+    }
+
+    /// The id of its cgroup; 0 where the kernel does not tell.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        if field::SOCK_CGROUP.location().is_present() {
+            cgroup_id(self.load(&field::SOCK_CGROUP))
+        } else {
+            0
+        }
+    }
+
     /// `inet_sport` in host order, which outlives `skc_num`.
     #[inline(always)]
     pub(crate) fn source_port(self) -> u16 {
@@ -233,5 +272,19 @@ impl TcpSock {
     #[inline(always)]
     pub(crate) fn is_mptcp(self) -> bool {
         field::TCP_IS_MPTCP.location().is_present() && self.load::<u8>(&field::TCP_IS_MPTCP) != 0
+    }
+}
+
+/// The id of the cgroup at `cgroup`, the inode number of its directory; 0 where the kernel does
+/// not tell.
+#[inline(always)]
+pub(crate) fn cgroup_id(cgroup: *const c_void) -> u64 {
+    if !field::CGROUP_KN.location().is_present() || !field::KN_ID.location().is_present() {
+        return 0;
+    }
+    // SAFETY: BTF types the pointers on the way as struct cgroup and struct kernfs_node.
+    unsafe {
+        let node: *const c_void = load(cgroup, &field::CGROUP_KN);
+        load(node, &field::KN_ID)
     }
 }

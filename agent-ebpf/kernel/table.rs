@@ -10,11 +10,15 @@ use core::{arch::asm, ffi::c_void};
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 
 use agent_ebpf::{
+    counters::Counters,
     maps::SOCKET_CAPACITY,
     socket::{BUCKET_ENTRIES, SocketBucket, SocketEntry, home_buckets},
 };
 
-use crate::{count::atomic_add, globals::setting};
+use crate::{
+    count::{self, atomic_add},
+    globals::setting,
+};
 
 #[btf_map]
 static SOCKETS: Array<SocketBucket, { (SOCKET_CAPACITY / BUCKET_ENTRIES) as usize }> = Array::new();
@@ -66,14 +70,20 @@ pub(crate) fn find(key: Key) -> Option<*mut SocketEntry> {
 }
 
 /// An entry for the socket, with whatever was in it; nothing where there is no room.
+///
+/// # Safety
+///
+/// `counters` must be this CPU's.
 #[inline(always)]
-pub(crate) fn claim(key: Key) -> Option<*mut SocketEntry> {
-    places(key, |entry| {
+pub(crate) unsafe fn claim(counters: *mut Counters, key: Key) -> Option<*mut SocketEntry> {
+    let mut was_free = false;
+    let entry = places(key, |entry| {
         let held = holder(entry);
         if held == 0 {
             // SAFETY: as in holder().
             unsafe { atomic_add(&raw mut (*entry).key, key.0) };
             if holder(entry) == key.0 {
+                was_free = true;
                 return true;
             }
             // Another socket was faster, or at it at the same time: then neither has it.
@@ -83,16 +93,24 @@ pub(crate) fn claim(key: Key) -> Option<*mut SocketEntry> {
         }
         // Left by a socket at the same address whose close was missed.
         held == key.0
-    })
+    });
+    if was_free {
+        // SAFETY: the caller's pointer is this CPU's counters.
+        unsafe { count::add(&raw mut (*counters).sockets_claimed, 1) };
+    }
+    entry
 }
 
 /// Frees the entry of the socket.
 ///
 /// # Safety
 ///
-/// `entry` must be the socket's, by [`find`] or [`claim`] in this run.
+/// `entry` must be the socket's, by [`find`] or [`claim`] in this run; `counters` this CPU's.
 #[inline(always)]
-pub(crate) unsafe fn release(entry: *mut SocketEntry, key: Key) {
-    // SAFETY: the caller's entry is one of the table.
-    unsafe { atomic_add(&raw mut (*entry).key, key.0.wrapping_neg()) };
+pub(crate) unsafe fn release(counters: *mut Counters, entry: *mut SocketEntry, key: Key) {
+    // SAFETY: the caller's entry is one of the table, its counters this CPU's.
+    unsafe {
+        atomic_add(&raw mut (*entry).key, key.0.wrapping_neg());
+        count::add(&raw mut (*counters).sockets_released, 1);
+    }
 }

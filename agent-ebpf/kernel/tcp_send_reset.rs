@@ -67,7 +67,9 @@ fn mark(sock: Sock) {
     let found = table::find(key);
     // No room is no loss here: inet_sock_set_state has counted it for this socket, and the close
     // that follows at once is told as the usual handover.
-    let Some(entry) = found.or_else(|| table::claim(key)) else {
+    // SAFETY: the pointer is this CPU's counters.
+    let claim = || unsafe { table::claim(counters()?, key) };
+    let Some(entry) = found.or_else(claim) else {
         return;
     };
     // SAFETY: the table's entries are never unmapped, and the socket's lock is held.

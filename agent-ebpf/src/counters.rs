@@ -54,6 +54,12 @@ pub struct Counters {
     pub lost_ring_full: u64,
     /// Sockets that found no room among the [`crate::socket::SocketEntry`]s.
     pub lost_state_full: u64,
+    /// Entries of the table of sockets that were taken.
+    pub sockets_claimed: u64,
+    /// Those of them that were given back.
+    pub sockets_released: u64,
+    /// Connects that found no room among the [`crate::census::ConnectKey`]s.
+    pub connects_untold: u64,
 }
 
 impl Counters {
@@ -67,6 +73,9 @@ impl Counters {
         records_sent: 0,
         lost_ring_full: 0,
         lost_state_full: 0,
+        sockets_claimed: 0,
+        sockets_released: 0,
+        connects_untold: 0,
     };
 
     /// Adds another CPU's counters to these.
@@ -98,11 +107,17 @@ impl Counters {
                 &mut self.records_sent,
                 &mut self.lost_ring_full,
                 &mut self.lost_state_full,
+                &mut self.sockets_claimed,
+                &mut self.sockets_released,
+                &mut self.connects_untold,
             ],
             [
                 &other.records_sent,
                 &other.lost_ring_full,
                 &other.lost_state_full,
+                &other.sockets_claimed,
+                &other.sockets_released,
+                &other.connects_untold,
             ],
         );
     }

@@ -25,6 +25,7 @@ macro_rules! kernel_fields {
             NET_INUM, "net", "ns.inum", optional, "the network namespace, and --netns host";
             SOCK_FLAGS, "sock", "__sk_common.skc_flags", needed, "close causes: orphans, received FINs, SO_LINGER";
             SOCK_ERR, "sock", "sk_err", needed, "close causes: resets, timeouts, kills";
+            SOCK_ERR_SOFT, "sock", "sk_err_soft", optional, "when a stall ends: errors that a router reported";
             SOCK_SHUTDOWN, "sock", "sk_shutdown", needed, "close causes: closed by its process";
             SOCK_LINGERTIME, "sock", "sk_lingertime", needed, "close causes: linger_zero";
             SOCK_SOCKET, "sock", "sk_socket", needed, "close causes: never_accepted";
@@ -40,6 +41,27 @@ macro_rules! kernel_fields {
             ICSK_PENDING, "tcp_sock", "inet_conn.icsk_pending", needed, "the trigger of retransmits";
             ICSK_RETRANSMITS, "tcp_sock", "inet_conn.icsk_retransmits", needed, "the trigger of retransmits";
             ICSK_PROBES_OUT, "tcp_sock", "inet_conn.icsk_probes_out", needed, "close causes: keepalive";
+            SOCK_CGROUP, "sock", "sk_cgrp_data.cgroup", optional, "the workload of sockets";
+            SOCK_ACK_BACKLOG, "sock", "sk_ack_backlog", needed, "the length of accept queues";
+            SOCK_MAX_ACK_BACKLOG, "sock", "sk_max_ack_backlog", needed, "the limit of accept queues";
+            TCP_SND_NXT, "tcp_sock", "snd_nxt", needed, "stall causes: what was sent";
+            TCP_PACKETS_OUT, "tcp_sock", "packets_out", needed, "stall causes: what is in flight";
+            TCP_RCV_TSTAMP, "tcp_sock", "rcv_tstamp", needed, "the least age of sockets older than the agent";
+            TCP_RETRANS_STAMP, "tcp_sock", "retrans_stamp", needed, "when a stall ends: the first retransmission";
+            ICSK_RTO, "tcp_sock", "inet_conn.icsk_rto", needed, "when a stall ends: the retransmission timeout";
+            ICSK_BACKOFF, "tcp_sock", "inet_conn.icsk_backoff", needed, "when a stall ends: how far the timeout was backed off";
+            ICSK_USER_TIMEOUT, "tcp_sock", "inet_conn.icsk_user_timeout", needed, "when a stall ends: TCP_USER_TIMEOUT";
+            ICSK_PROBES_TSTAMP, "tcp_sock", "inet_conn.icsk_probes_tstamp", optional, "when a stall ends: TCP_USER_TIMEOUT before a closed window (5.11)";
+            RETRANSMIT_TIMER, "tcp_sock", "inet_conn.icsk_retransmit_timer.expires|inet_conn.icsk_inet.sk.tcp_retransmit_timer.expires", optional, "when a stall ends: the next retransmission or probe";
+            KEEPALIVE_TIMER, "tcp_sock", "inet_conn.icsk_inet.sk.sk_timer.expires|inet_conn.icsk_keepalive_timer.expires", optional, "when an orphan's FIN_WAIT2 ends";
+            CGROUP_KN, "cgroup", "kn", optional, "the workload of sockets";
+            KN_ID, "kernfs_node", "id", optional, "the workload of sockets";
+            TASK_TGID, "task_struct", "tgid", needed, "the process that holds a socket";
+            TASK_LEADER, "task_struct", "group_leader", needed, "the name of the process that holds a socket";
+            TASK_COMM, "task_struct", "comm", needed, "the name of the process that holds a socket";
+            TASK_CGROUPS, "task_struct", "cgroups", optional, "the workload of processes";
+            CSS_SET_CGROUP, "css_set", "dfl_cgrp", optional, "the workload of processes";
+            SOCKET_SK, "socket", "sk", needed, "the process that holds a socket";
             TW_SUBSTATE, "tcp_timewait_sock", "tw_sk.tw_substate", needed, "the state of timewait minisockets";
             SKB_CB, "sk_buff", "cb", needed, "retransmitted segments";
             CB_TCP_FLAGS, "tcp_skb_cb", "tcp_flags", needed, "what a retransmitted segment carried";
@@ -48,6 +70,13 @@ macro_rules! kernel_fields {
             REQ_TIMER_EXPIRES, "request_sock", "rsk_timer.expires", optional, "the trigger of SYN-ACK retransmits (all would be `other`)";
         }
     };
+}
+
+impl Field {
+    /// The ways to it, the one to be tried first before the others.
+    pub fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('|')
+    }
 }
 
 /// What the programs do without a field.
@@ -66,7 +95,8 @@ pub struct Field {
     pub global: &'static str,
     /// The struct, as BTF names it.
     pub container: &'static str,
-    /// The members that lead to it, joined by dots; anonymous ones are passed through.
+    /// The members that lead to it, joined by dots; anonymous ones are passed through. Where
+    /// kernels differ, the ways to it, joined by `|`: the first there is counts.
     pub path: &'static str,
     /// Whether the programs can run without it.
     pub need: Need,

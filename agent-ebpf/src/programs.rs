@@ -27,6 +27,9 @@ pub enum Hook {
 /// The census of TCP sockets.
 pub const CENSUS_TCP: &str = "census_tcp";
 
+/// Whose sockets they are.
+pub const CENSUS_OWNERS: &str = "census_owners";
+
 /// Every program.
 pub const PROGRAMS: &[Program] = &[
     Program {
@@ -57,7 +60,13 @@ pub const PROGRAMS: &[Program] = &[
         name: CENSUS_TCP,
         hook: Hook::Iterator("tcp"),
         need: Need::Optional,
-        purpose: "the number of sockets in each state",
+        purpose: "the number of sockets in each state, and which of them stall",
+    },
+    Program {
+        name: CENSUS_OWNERS,
+        hook: Hook::Iterator("task_file"),
+        need: Need::Optional,
+        purpose: "the processes that hold the sockets",
     },
 ];
 
@@ -68,6 +77,8 @@ pub mod settings {
     pub const ATOMIC_COUNTERS: &str = "ATOMIC_COUNTERS";
     /// 1 where tracing programs may call `bpf_get_socket_cookie` (5.12).
     pub const HAS_COOKIE_HELPER: &str = "HAS_COOKIE_HELPER";
+    /// 1 where they may call `bpf_get_current_task_btf` (5.11).
+    pub const HAS_CURRENT_TASK: &str = "HAS_CURRENT_TASK";
     /// 1 where `tcp_retransmit_skb` has a third argument, the error, and fires on failure too.
     pub const RETRANSMIT_HAS_ERR: &str = "RETRANSMIT_HAS_ERR";
     /// One less than the buckets of [`crate::maps::SOCKETS`], a power of two.

@@ -2,7 +2,10 @@
 
 use std::{hint::black_box, time::Duration};
 
-use agent::{decode::decode, model::Model};
+use agent::{
+    decode::decode,
+    model::{Model, Setup},
+};
 use agent_ebpf::record::{KIND_TRANSITION, RECORD_SIZE};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -35,7 +38,7 @@ fn records() -> Vec<[u8; RECORD_SIZE]> {
 
 fn decode_and_model(criterion: &mut Criterion) {
     let records = records();
-    let mut model = Model::new("bench", "bench".to_owned(), false);
+    let mut model = Model::new(Setup::default());
     let mut group = criterion.benchmark_group("stream");
     group.throughput(Throughput::Elements(records.len() as u64));
     group.bench_function("decode and model", |bencher| {

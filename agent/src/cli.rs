@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use agent_ebpf::{maps, record::StreamMode};
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::logging::LogFormat;
+use crate::{census, detectors::Thresholds, logging::LogFormat};
 
 /// The TCP connection-state agent: which connections do not finish closing, whose they are, why,
 /// and which kernel limit they are about to hit.
@@ -25,6 +26,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch this host and serve /metrics
     Run(Box<RunArgs>),
+    /// Take one census and print it: states, limits, and the sockets that do not finish closing
+    Snapshot(SnapshotArgs),
     /// Say what this host offers and what is lost without: exit 0 full, 1 reduced, 2 cannot run
     Check,
 }
@@ -48,9 +51,15 @@ pub struct RunArgs {
     /// they would take more than 1 % of one core
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = census_interval)]
     pub census_interval: Duration,
-    /// Network namespaces to watch: all of the host's, or only that of process 1
-    #[arg(long, value_enum, default_value_t)]
-    pub netns: Netns,
+    /// What is watched, and when it is told
+    #[command(flatten)]
+    pub watched: WatchedArgs,
+    /// Workloads that are told apart in /metrics, 1 to 10000; the others share `_other`
+    #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = label_sets)]
+    pub workload_label_sets: usize,
+    /// Label sets of every other family, likewise
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = label_sets)]
+    pub label_sets: usize,
     /// Let the kernel keep run counts and times of the programs (needs CAP_SYS_ADMIN, and costs
     /// about 5 % of the connection rate)
     #[arg(long)]
@@ -62,6 +71,62 @@ pub struct RunArgs {
     /// finds none (one in 250 when half is taken) is counted, without its times
     #[arg(long, value_name = "SOCKETS", default_value_t = maps::SOCKET_CAPACITY, value_parser = socket_capacity)]
     pub socket_capacity: u32,
+}
+
+/// Options of `agent snapshot`.
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// What is watched, and when it is told
+    #[command(flatten)]
+    pub watched: WatchedArgs,
+    /// Print JSON, whose shape the field `version` numbers
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is watched, and when it is told.
+#[derive(Clone, Debug, Args)]
+pub struct WatchedArgs {
+    /// Network namespaces to watch: all of the host's, or only that of process 1
+    #[arg(long, value_enum, default_value_t)]
+    pub netns: Netns,
+    /// Tell of sockets that have been in FIN_WAIT1, LAST_ACK or CLOSING for so long, 1s to 1day
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = stall_after)]
+    pub fin_wait1_stall_after: Duration,
+    /// Tell of full sockets that have been in FIN_WAIT2 for so long, 1s to 1day
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = stall_after)]
+    pub fin_wait2_stall_after: Duration,
+    /// Tell of sockets that have been in CLOSE_WAIT for so long, 1s to 1day
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = stall_after)]
+    pub close_wait_leak_after: Duration,
+}
+
+impl WatchedArgs {
+    /// From when on a socket stalls.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            fin_wait1_stall_after: self.fin_wait1_stall_after,
+            fin_wait2_stall_after: self.fin_wait2_stall_after,
+            close_wait_leak_after: self.close_wait_leak_after,
+        }
+    }
+
+    /// The inode number of the only network namespace to watch; 0 for all.
+    ///
+    /// # Errors
+    ///
+    /// Where the host's namespace was asked for and cannot be found.
+    pub fn only_netns(&self) -> Result<u32> {
+        if self.netns == Netns::All {
+            return Ok(0);
+        }
+        let inode = census::host().context(
+            "cannot find the host's network namespace, which --netns host watches alone: that \
+             takes /proc and CAP_SYS_PTRACE",
+        )?;
+        u32::try_from(inode).context("the host's network namespace has no 32-bit inode")
+    }
 }
 
 /// The `--stream` option.
@@ -97,7 +162,7 @@ pub enum Netns {
 }
 
 /// `:PORT` is every address of the host, as Prometheus' exporters take it.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
+fn listen_address(text: &str) -> std::result::Result<SocketAddr, String> {
     let full = if text.starts_with(':') {
         format!("[::]{text}")
     } else {
@@ -117,11 +182,29 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
 }
 
 fn census_interval(text: &str) -> Result<Duration, String> {
-    const RANGE: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_hours(1);
+    time(text, Duration::from_millis(500)..=Duration::from_hours(1))
+}
+
+/// The kernel hands over sockets that have lingered for more than a second.
+fn stall_after(text: &str) -> Result<Duration, String> {
+    time(text, Duration::from_secs(1)..=Duration::from_hours(24))
+}
+
+fn time(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(interval) if RANGE.contains(&interval) => Ok(interval),
-        Ok(_) => Err("not within 500ms and 1h".to_owned()),
+        Ok(time) if range.contains(&time) => Ok(time),
+        Ok(_) => {
+            let [least, most] = [*range.start(), *range.end()].map(humantime::format_duration);
+            Err(format!("not within {least} and {most}"))
+        }
         Err(error) => Err(format!("not a time such as 5s or 1m: {error}")),
+    }
+}
+
+fn label_sets(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(sets) if (1..=10_000).contains(&sets) => Ok(sets),
+        _ => Err("not a number from 1 to 10000".to_owned()),
     }
 }
 
@@ -144,7 +227,7 @@ mod tests {
         let cli = Cli::try_parse_from(["agent", "run"].iter().chain(args))?;
         match cli.command {
             Command::Run(args) => Ok(*args),
-            Command::Check => panic!("run was taken for check"),
+            other => panic!("run was taken for {other:?}"),
         }
     }
 
@@ -157,7 +240,12 @@ mod tests {
     fn defaults_are_those_of_the_contract() {
         let args = run_args(&[]).unwrap();
         assert_eq!(args.listen, ["127.0.0.1:10735".parse().unwrap()]);
-        assert_eq!((args.stream, args.netns), (Stream::Late, Netns::All));
+        assert_eq!(
+            (args.stream, args.watched.netns),
+            (Stream::Late, Netns::All)
+        );
+        assert_eq!(args.watched.thresholds(), Thresholds::default());
+        assert_eq!((args.workload_label_sets, args.label_sets), (500, 100));
         assert!(!args.bpf_stats);
     }
 

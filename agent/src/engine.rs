@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use crate::{
-    census::{Census, Taker},
+    census::{self, Census, Taker},
     decode::decode,
     kernel::{Kernel, LoadError},
     logging::KernelLog,
@@ -55,15 +55,6 @@ pub struct Engine {
     _taker: Option<Taker>,
 }
 
-/// Which censuses are taken.
-#[derive(Clone, Copy, Debug)]
-pub struct CensusOptions {
-    /// How often.
-    pub interval: Duration,
-    /// The inode number of the only network namespace to count; 0 for all.
-    pub only_netns: u32,
-}
-
 struct Turns {
     kernel: Kernel,
     ring: RingBuf<MapData>,
@@ -83,7 +74,7 @@ impl Engine {
     pub fn start(
         mut kernel: Kernel,
         model: Model,
-        census: CensusOptions,
+        census: census::Options,
         views: watch::Sender<Option<Arc<View>>>,
     ) -> Result<Self, EngineError> {
         let ring = kernel.take_ring()?;
@@ -120,7 +111,7 @@ impl Engine {
             .name("engine".to_owned())
             .spawn(move || turns.run())?;
         let taker = reader
-            .map(|reader| Taker::start(reader, census.only_netns, census.interval, sender))
+            .map(|reader| Taker::start(reader, census, sender))
             .transpose()?;
         Ok(Self {
             stop,

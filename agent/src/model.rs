@@ -2,7 +2,7 @@
 //!
 //! Plain data in, plain data out; the clock is an argument.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use agent_ebpf::{
     close::{CAUSE_COUNT, Revision},
@@ -12,7 +12,9 @@ use agent_ebpf::{
 use crate::{
     census::Census,
     decode::{DecodeError, Event},
+    detectors::{Findings, Thresholds, detect},
     kernel::ProgramReport,
+    series::{Bounds, Rows, Series},
     view::{Losses, View},
 };
 
@@ -20,35 +22,53 @@ use crate::{
 /// within the same packet's processing; this is what even a stalled guest's CPU needs not.
 const REVISION_GRACE: Duration = Duration::from_millis(100);
 
+/// What the agent is told before it begins.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Its version.
+    pub version: &'static str,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Whether the kernel keeps BPF statistics.
+    pub bpf_stats: bool,
+    /// Sockets that can be remembered between two transitions.
+    pub socket_capacity: u32,
+    /// From when on a socket stalls.
+    pub thresholds: Thresholds,
+    /// How many label sets a family may have.
+    pub bounds: Bounds,
+}
+
 /// Everything the agent knows.
 #[derive(Debug)]
 pub struct Model {
-    version: &'static str,
-    kernel: String,
-    bpf_stats: bool,
+    setup: Setup,
     counters: Counters,
     causes: Causes,
     programs: Vec<ProgramReport>,
-    census: Option<Census>,
+    census: Option<Arc<Census>>,
     census_durations: Histogram,
+    findings: Arc<Findings>,
+    series: Series,
+    rows: Arc<Rows>,
     events: u64,
     malformed: u64,
 }
 
 impl Model {
-    /// Nothing known but who asks whom: the agent's version and the kernel's release, and whether
-    /// the kernel keeps BPF statistics.
+    /// Nothing known but that.
     #[must_use]
-    pub fn new(version: &'static str, kernel: String, bpf_stats: bool) -> Self {
+    pub fn new(setup: Setup) -> Self {
         Self {
-            version,
-            kernel,
-            bpf_stats,
+            series: Series::new(setup.bounds),
+            setup,
             counters: Counters::ZERO,
             causes: Causes::default(),
             programs: Vec::new(),
             census: None,
             census_durations: Histogram::ZERO,
+            findings: Arc::default(),
+            rows: Arc::default(),
             events: 0,
             malformed: 0,
         }
@@ -72,7 +92,12 @@ impl Model {
     /// Takes in a census, which replaces the one before it.
     pub fn census(&mut self, census: Census) {
         self.census_durations.observe(census.took);
-        self.census = Some(census);
+        let before = self.census.as_deref();
+        let findings = detect(&census, before, &self.setup.thresholds);
+        self.series.update(&census, &findings);
+        self.rows = Arc::new(self.series.rows(&census));
+        self.findings = Arc::new(findings);
+        self.census = Some(Arc::new(census));
     }
 
     /// What is known.
@@ -80,8 +105,8 @@ impl Model {
     pub fn view(&self, now: Duration) -> View {
         View {
             at: now,
-            version: self.version,
-            kernel: self.kernel.clone(),
+            version: self.setup.version,
+            kernel: self.setup.kernel.clone(),
             transitions: self.counters.transitions,
             durations: self.counters.durations,
             closes: self.causes.settled,
@@ -94,10 +119,23 @@ impl Model {
             },
             census: self.census.clone(),
             census_durations: self.census_durations,
+            findings: Arc::clone(&self.findings),
+            rows: Arc::clone(&self.rows),
+            connects_untold: self.counters.connects_untold,
+            socket_entries: socket_entries(&self.counters),
+            socket_capacity: self.setup.socket_capacity,
             programs: self.programs.clone(),
-            bpf_stats: self.bpf_stats,
+            bpf_stats: self.setup.bpf_stats,
         }
     }
+}
+
+/// Entries taken and not given back. The two are read one CPU after the other, so that one may
+/// seem given back before it was taken.
+fn socket_entries(counters: &Counters) -> u64 {
+    counters
+        .sockets_claimed
+        .saturating_sub(counters.sockets_released)
 }
 
 type Closes = [u64; CAUSE_COUNT];

@@ -55,7 +55,7 @@ fn causes_nothing_revises_show_at_once() {
 
 #[test]
 fn records_are_counted_whether_or_not_they_decode() {
-    let mut model = Model::new("test", "6.18".to_owned(), false);
+    let mut model = Model::new(Setup::default());
     model.record(Err(DecodeError::Kind(9)));
     model.record(crate::decode::decode(&[], Duration::ZERO));
     let view = model.view(Duration::ZERO);

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::linux::fs::MetadataExt as _,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -18,11 +17,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    cli::{Netns, RunArgs},
-    engine::{CensusOptions, Engine},
+    census,
+    cli::RunArgs,
+    engine::Engine,
     http,
     kernel::{Kernel, LoadError, Options, Verdict},
-    model::Model,
+    model::{Model, Setup},
+    series::Bounds,
     view::View,
 };
 
@@ -41,10 +42,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         .iter()
         .map(|address| listen(*address))
         .collect::<Result<Vec<_>>>()?;
-    let only_netns = match args.netns {
-        Netns::All => 0,
-        Netns::Host => host_netns()?,
-    };
+    let only_netns = args.watched.only_netns()?;
     let kernel = Kernel::load(&Options {
         stream: args.stream.into(),
         ring_bytes: args.ring_bytes,
@@ -56,14 +54,22 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     .inspect_err(log_verifier)?;
     let attached = announce(&kernel);
     let (views, latest) = watch::channel::<Option<Arc<View>>>(None);
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let model = Model::new(env!("CARGO_PKG_VERSION"), release, args.bpf_stats);
-    let census = CensusOptions {
+    let thresholds = args.watched.thresholds();
+    let model = Model::new(Setup {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: kernel_release(),
+        bpf_stats: args.bpf_stats,
+        socket_capacity: args.socket_capacity,
+        thresholds,
+        bounds: Bounds {
+            workloads: args.workload_label_sets,
+            label_sets: args.label_sets,
+        },
+    });
+    let census = census::Options {
         interval: args.census_interval,
         only_netns,
+        thresholds,
     };
     let engine = Engine::start(kernel, model, census, views)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -76,6 +82,13 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     served?;
     info!("stopped: every program and map is gone");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The release of the running kernel.
+#[must_use]
+pub fn kernel_release() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -98,15 +111,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
         .set_nonblocking(true)
         .with_context(|| format!("cannot serve {address}"))?;
     Ok(listener)
-}
-
-/// The inode number of process 1's network namespace.
-fn host_netns() -> Result<u32> {
-    let metadata = std::fs::metadata("/proc/1/ns/net").context(
-        "cannot find the host's network namespace, which --netns host watches alone: that takes \
-         /proc and CAP_SYS_PTRACE",
-    )?;
-    u32::try_from(metadata.st_ino()).context("the host's network namespace has no 32-bit inode")
 }
 
 /// Logs what does not run; returns the names of the programs that do.
@@ -133,7 +137,7 @@ fn announce(kernel: &Kernel) -> String {
     attached.join(" ")
 }
 
-fn log_verifier(error: &LoadError) {
+pub(crate) fn log_verifier(error: &LoadError) {
     if let LoadError::NeededProgram {
         verdict: Verdict::Broken { verifier_log, .. },
         ..

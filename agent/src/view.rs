@@ -1,6 +1,6 @@
 //! An immutable picture of what is known, published whole. Every output reads only this.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use agent_ebpf::{
     close::CAUSE_COUNT,
@@ -11,7 +11,7 @@ use agent_ebpf::{
     state::STATE_COUNT,
 };
 
-use crate::{census::Census, kernel::ProgramReport};
+use crate::{census::Census, detectors::Findings, kernel::ProgramReport, series::Rows};
 
 /// What is known at one moment.
 #[derive(Clone, Debug)]
@@ -35,9 +35,19 @@ pub struct View {
     /// Records and sockets lost.
     pub lost: Losses,
     /// The last census; nothing before the first.
-    pub census: Option<Census>,
+    pub census: Option<Arc<Census>>,
     /// How long censuses took.
     pub census_durations: Histogram,
+    /// What the last census shows.
+    pub findings: Arc<Findings>,
+    /// The series with labels that had to be bounded.
+    pub rows: Arc<Rows>,
+    /// Connects that the programs had no room to tell apart.
+    pub connects_untold: u64,
+    /// Sockets remembered between two transitions.
+    pub socket_entries: u64,
+    /// How many there is room for.
+    pub socket_capacity: u32,
     /// The programs.
     pub programs: Vec<ProgramReport>,
     /// Whether the kernel keeps run counts and times.

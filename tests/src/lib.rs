@@ -5,6 +5,7 @@
 //! of the [`ways`] known and compare what was counted with the [`trace`] these must leave.
 
 pub mod bpf_ids;
+pub mod censuses;
 pub mod daemon;
 pub mod exact;
 pub mod filter;

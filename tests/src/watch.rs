@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent::{
     kernel::{Kernel, Options},
-    model::Model,
+    model::{Model, Setup},
     view::View,
 };
 use agent_ebpf::{close::CloseCause, counters::Counters, record::StreamMode, state::TcpState};
@@ -68,7 +68,7 @@ impl Watch {
     ///
     /// Where the kernel does not tell.
     pub fn settled(&self) -> Result<View> {
-        let mut model = Model::new("test", String::new(), false);
+        let mut model = Model::new(Setup::default());
         let mut now = Duration::ZERO;
         // Twice the grace in which a close's cause may be revised, in the model's own clock.
         for _ in 0..3 {

@@ -3,11 +3,9 @@
 use std::{
     collections::BTreeMap,
     net::{Shutdown, TcpStream},
-    sync::mpsc::{Receiver, sync_channel},
-    time::Duration,
 };
 
-use agent::census::{Census, Taker};
+use agent::{census::Census, detectors::Thresholds};
 use agent_ebpf::{
     census::CensusCounts,
     state::{
@@ -21,17 +19,13 @@ use agent_ebpf::{
 use anyhow::{Context as _, Result, bail, ensure};
 use socket2::Socket;
 use tests::{
+    censuses::{Censuses, of},
     link::{Link, lose},
     netns::Netns,
     place::{Connections, Family, Place},
     wait::{self, all_in},
     watch::Watch,
 };
-
-const INTERVAL: Duration = Duration::from_millis(500);
-
-/// Longer than any pause: a census that costs 100 ms of CPU time is followed by one of 10 s.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 type States = BTreeMap<&'static str, u64>;
 
@@ -160,7 +154,7 @@ fn every_state(held: &mut Held) -> Result<(Link, [States; 2])> {
 }
 
 /// Waits for a census that finds what is `expected` in each namespace, and has `ss` say the same.
-fn agrees(censuses: &Receiver<Census>, expected: &[(&Netns, &States)]) -> Result<Census> {
+fn agrees(censuses: &Censuses, expected: &[(&Netns, &States)]) -> Result<Census> {
     for (netns, expected) in expected {
         let mut found = States::new();
         let waited = wait::until("the sockets to be as they shall", || {
@@ -169,33 +163,14 @@ fn agrees(censuses: &Receiver<Census>, expected: &[(&Netns, &States)]) -> Result
         });
         waited.with_context(|| format!("ss finds {found:?}, not {expected:?}"))?;
     }
-    // That one may have been under way already, this one began later.
-    censuses.recv_timeout(PATIENCE)?;
-    let census = censuses.recv_timeout(PATIENCE)?;
+    let census = censuses.fresh()?;
     for (netns, expected) in expected {
-        let counts =
-            of(&census, netns).with_context(|| format!("a namespace is not in {census:?}"))?;
-        let found = states(&counts.states);
+        let namespace = of(&census, netns).context("a namespace is missing")?;
+        let found = states(&namespace.counts.states);
         ensure!(found == **expected, "{found:?}, not {expected:?}");
         ensure!(found == by_ss(netns)?, "ss finds something else by now");
     }
     Ok(census)
-}
-
-fn of(census: &Census, netns: &Netns) -> Option<CensusCounts> {
-    let mut all = census.namespaces.iter();
-    all.find(|namespace| namespace.inode == u64::from(netns.inode()))
-        .map(|namespace| namespace.counts)
-}
-
-/// A taker whose censuses are dropped but for the last.
-fn taker(watch: &mut Watch, only_netns: u32) -> Result<(Taker, Receiver<Census>)> {
-    let reader = watch.kernel().take_census()?.context("no census")?;
-    let (sender, censuses) = sync_channel(0);
-    Ok((
-        Taker::start(reader, only_netns, INTERVAL, sender)?,
-        censuses,
-    ))
 }
 
 #[test]
@@ -216,15 +191,16 @@ fn every_state_in_three_namespaces_is_what_ss_shows() -> Result<()> {
         third.inhabit()?,
     ];
     let mut watch = Watch::new(&third)?;
-    // Declared before the taker, the censuses outlive it: none waits for a listener for ever.
-    let (taker, censuses) = taker(&mut watch, 0)?;
+    let censuses = Censuses::start(&mut watch, 0, Thresholds::default())?;
     let all = [
         (&link.client, &client),
         (&link.server, &server),
         (&third, &local),
     ];
     let census = agrees(&censuses, &all)?;
-    let counts = of(&census, &link.client).context("the client's is gone")?;
+    let counts = of(&census, &link.client)
+        .context("the client's is gone")?
+        .counts;
     ensure!(counts.minisockets == 4 + 5 + 8, "{}", counts.minisockets);
     ensure!(counts.orphans.iter().sum::<u64>() == 0);
     // A process that goes leaves what TCP still holds. The client's FINs are lost, the server's
@@ -232,9 +208,9 @@ fn every_state_in_three_namespaces_is_what_ss_shows() -> Result<()> {
     drop(held);
     let mut found = [States::new(), States::new()];
     let waited = wait::until("the orphans", || {
-        let census = censuses.recv_timeout(PATIENCE)?;
+        let census = censuses.next()?;
         found = [&link.client, &link.server].map(|netns| {
-            let counts = of(&census, netns).map(|counts| counts.orphans);
+            let counts = of(&census, netns).map(|found| found.counts.orphans);
             states(&counts.unwrap_or([0; STATE_COUNT]))
         });
         Ok(found
@@ -244,8 +220,6 @@ fn every_state_in_three_namespaces_is_what_ss_shows() -> Result<()> {
             ])
     });
     waited.with_context(|| format!("{found:?}"))?;
-    drop(censuses);
-    drop(taker);
     Ok(())
 }
 
@@ -256,7 +230,7 @@ fn namespaces_come_and_go_while_they_are_counted() -> Result<()> {
     let _held = staying.run(|| Place::new(Family::V6).connections(3))?;
     let expected = expected(&[(Established, 6), (Listen, 1)]);
     let mut watch = Watch::new(&staying)?;
-    let (taker, censuses) = taker(&mut watch, 0)?;
+    let censuses = Censuses::start(&mut watch, 0, Thresholds::default())?;
     let mut seen = 0;
     let mut rounds = 0;
     while seen < 3 {
@@ -265,14 +239,12 @@ fn namespaces_come_and_go_while_they_are_counted() -> Result<()> {
         let passing = Netns::new()?;
         let inhabitant = passing.inhabit()?;
         let held = passing.run(|| Place::new(Family::V4).connections(2))?;
-        let census = censuses.recv_timeout(PATIENCE)?;
+        let census = censuses.next()?;
         seen += usize::from(of(&census, &passing).is_some());
-        let counts = of(&census, &staying).context("the other is gone")?;
+        let counts = of(&census, &staying).context("the other is gone")?.counts;
         ensure!(states(&counts.states) == expected);
         drop((held, inhabitant));
     }
-    drop(censuses);
-    drop(taker);
     Ok(())
 }
 
@@ -282,12 +254,10 @@ fn one_namespace_alone_where_asked_for() -> Result<()> {
     let _inhabitants = [asked.inhabit()?, other.inhabit()?];
     let _held = other.run(|| Place::new(Family::V4).connections(2))?;
     let mut watch = Watch::new(&asked)?;
-    let (taker, censuses) = taker(&mut watch, asked.inode())?;
-    let census = censuses.recv_timeout(PATIENCE)?;
+    let censuses = Censuses::start(&mut watch, asked.inode(), Thresholds::default())?;
+    let census = censuses.next()?;
     ensure!(census.namespaces.len() == 1 && census.unreached == 0);
-    let counts = of(&census, &asked).context("it was not counted")?;
+    let counts = of(&census, &asked).context("it was not counted")?.counts;
     ensure!(counts == CensusCounts::ZERO);
-    drop(censuses);
-    drop(taker);
     Ok(())
 }

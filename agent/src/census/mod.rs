@@ -1,41 +1,101 @@
-//! How many sockets are in which state, in every network namespace of the host.
+//! Which sockets there are, in every network namespace of the host, and whose.
 //!
 //! The [`taker`] enters one namespace after the other ([`namespaces`]), passes over those without
-//! sockets ([`sockstat`]), and counts those of the others.
+//! sockets, and has the others counted. The sockets that linger or listen are handed over one by
+//! one ([`socket`]); [`memory`] knows them from one census to the next, and [`owners`] whose they
+//! are, [`cgroups`] by which name.
 
 mod namespaces;
-mod sockstat;
+mod socket;
+mod memory;
+mod cgroups;
+mod owners;
+mod connects;
 mod taker;
 
-use std::time::Duration;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use agent_ebpf::census::CensusCounts;
+use agent_ebpf::census::{CensusCounts, CgroupCounts};
 
 pub use self::{
-    namespaces::{Namespace, find},
-    taker::Taker,
+    namespaces::{Namespace, find, host},
+    owners::Owner,
+    socket::{Age, Lingering, Listener, Timers},
+    taker::{Options, Taker},
 };
+use crate::{limits::Limits, workload::Workload};
 
 /// What one census found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Census {
     /// When it was complete: time since 1970.
     pub completed: Duration,
+    /// When it was complete: CLOCK_MONOTONIC.
+    pub at: Duration,
     /// How long it took.
     pub took: Duration,
     /// The sockets of each namespace.
     pub namespaces: Vec<NamespaceCensus>,
     /// Namespaces that could not be entered or counted.
     pub unreached: usize,
+    /// Every namespace that was found, those not reached included.
+    pub present: Vec<u64>,
+    /// The full sockets of each workload, by the cgroup they were made in.
+    pub workloads: Vec<(Arc<Workload>, CgroupCounts)>,
+    /// Connects since the agent started.
+    pub connects: Vec<Connects>,
 }
 
 /// The sockets of one network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct NamespaceCensus {
     /// Its inode number.
     pub inode: u64,
-    /// Its sockets.
+    /// Whether it is the host's: process 1 is in it.
+    pub is_host: bool,
+    /// What the first process found in it is part of; nothing where only a mount keeps it.
+    pub workload: Option<Arc<Workload>>,
+    /// Its sockets by state.
     pub counts: CensusCounts,
+    /// Those that have been in a lingering state for more than a second, or for nobody knows how
+    /// long.
+    pub lingering: Vec<Lingering>,
+    /// Those that listen.
+    pub listeners: Vec<Listener>,
+    /// Lingering or listening sockets beyond what is told one by one.
+    pub untold: u64,
+    /// Its sockets on ephemeral ports.
+    pub ports: Vec<PortUse>,
+    /// What its kernel allows and has had to refuse.
+    pub limits: Limits,
+}
+
+/// How many ephemeral ports lead from one address to one address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortUse {
+    /// The local address.
+    pub source: IpAddr,
+    /// The remote address.
+    pub destination: IpAddr,
+    /// The remote port.
+    pub port: u16,
+    /// Local ports, all distinct.
+    pub used: u64,
+}
+
+/// How often one workload has connected to one address and port since the agent started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connects {
+    /// Who.
+    pub workload: Arc<Workload>,
+    /// The network namespace's inode number.
+    pub netns: u64,
+    /// The remote address.
+    pub destination: IpAddr,
+    /// The remote port.
+    pub port: u16,
+    /// How often.
+    pub count: u64,
 }
 
 impl Census {
@@ -47,5 +107,25 @@ impl Census {
             total.add(&namespace.counts);
         }
         total
+    }
+}
+
+impl NamespaceCensus {
+    /// Its name as a label: `host`, or the inode number.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if self.is_host {
+            "host".to_owned()
+        } else {
+            self.inode.to_string()
+        }
+    }
+
+    /// Whether something listens on this port.
+    #[must_use]
+    pub fn listens(&self, port: u16) -> bool {
+        self.listeners
+            .iter()
+            .any(|listener| listener.local.port() == port)
     }
 }

@@ -3,9 +3,10 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::{self, File},
     io,
-    os::{linux::fs::MetadataExt as _, unix::ffi::OsStrExt as _},
+    os::linux::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +17,8 @@ pub struct Namespace {
     pub inode: u64,
     /// `/proc/PID/ns/net`, or a bind mount of one.
     pub path: PathBuf,
+    /// The process that is in it and was found first; nothing where only a mount keeps it.
+    pub pid: Option<u32>,
 }
 
 impl Namespace {
@@ -44,23 +47,34 @@ pub fn find() -> io::Result<Vec<Namespace>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         // `self` and `thread-self` lead elsewhere once this thread is.
-        if !entry.file_name().as_bytes().iter().all(u8::is_ascii_digit) {
+        let Some(pid) = process(&entry.file_name()) else {
             continue;
-        }
+        };
         let path = entry.path().join("ns/net");
         // Nothing there: it has ended, or may not be looked at.
         if let Some(inode) = fs::read_link(&path).ok().as_deref().and_then(inode) {
-            found.entry(inode).or_insert(path);
+            found.entry(inode).or_insert((path, Some(pid)));
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     for (inode, path) in mounts.lines().filter_map(mounted) {
-        found.entry(inode).or_insert(path);
+        found.entry(inode).or_insert((path, None));
     }
     let namespaces = found.into_iter();
     Ok(namespaces
-        .map(|(inode, path)| Namespace { inode, path })
+        .map(|(inode, (path, pid))| Namespace { inode, path, pid })
         .collect())
+}
+
+/// Of a name in /proc.
+fn process(name: &OsStr) -> Option<u32> {
+    name.to_str()?.parse().ok()
+}
+
+/// The inode number of the host's namespace, that of process 1; nothing where /proc does not tell.
+#[must_use]
+pub fn host() -> Option<u64> {
+    Some(fs::metadata("/proc/1/ns/net").ok()?.st_ino())
 }
 
 /// Of a link's target like `net:[4026531840]`.
@@ -78,7 +92,7 @@ fn mounted(line: &str) -> Option<(u64, PathBuf)> {
 
 /// The kernel writes space, tab, newline and backslash in paths as a backslash and three octal
 /// digits (`mangle_path()`).
-fn unescape(path: &str) -> String {
+pub(super) fn unescape(path: &str) -> String {
     let path = path.replace(r"\040", " ").replace(r"\011", "\t");
     path.replace(r"\012", "\n").replace(r"\134", r"\")
 }
@@ -118,6 +132,7 @@ mod tests {
         let gone = Namespace {
             inode: 1,
             path: namespace.path.clone(),
+            pid: None,
         };
         assert_eq!(gone.open().unwrap_err().kind(), io::ErrorKind::NotFound);
     }

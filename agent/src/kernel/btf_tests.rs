@@ -41,14 +41,14 @@ fn every_field_of_the_running_kernel_lies_where_btfparse_finds_it() {
     // btfparse does not count void.
     assert_eq!(ours.types.len(), theirs.get().len() + 1);
     for field in FIELDS {
-        let location = ours.locate(field.container, field.path);
-        assert_eq!(
-            location,
-            oracle(&theirs, field.container, field.path),
-            "{}.{}",
-            field.container,
-            field.path
-        );
+        for path in field.paths() {
+            assert_eq!(
+                ours.locate(field.container, path),
+                oracle(&theirs, field.container, path),
+                "{}.{path}",
+                field.container
+            );
+        }
     }
 }
 

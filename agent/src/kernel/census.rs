@@ -1,4 +1,4 @@
-//! Reads the census iterator.
+//! Reads the census iterators, and the maps they fill.
 
 use std::{
     fs::File,
@@ -6,20 +6,59 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use agent_ebpf::{census::CensusCounts, programs::CENSUS_TCP};
+use agent_ebpf::{
+    census::{
+        CensusCounts, CgroupCounts, ConnectKey, OWNER_SLOTS, OwnerRecord, OwnerSlot, PortKey,
+        PortSet, SocketRecord,
+    },
+    maps,
+    programs::{CENSUS_OWNERS, CENSUS_TCP},
+};
 use aya::{
-    Ebpf,
-    maps::{Array, MapData, MapError},
+    Ebpf, Pod,
+    maps::{Array, HashMap, MapData, MapError},
     programs::{Iter, ProgramError, links::LinkError},
 };
 use thiserror::Error;
 
-use super::loader::lock;
+use super::{
+    LoadError,
+    loader::{lock, take_map},
+};
 
-/// Counts the sockets of one network namespace at a time.
+/// Sockets handed over one by one in a pass over one namespace; more are only counted.
+const SOCKETS_TOLD: usize = 65_536;
+
+/// Records of owners taken in one pass: as many sockets as can be asked for, some held by several
+/// processes.
+const OWNERS_TOLD: usize = 2 * maps::WANTED_CAPACITY;
+
+/// Bytes of output a read may return: as many as the kernel gathers (`bpf_seq_read()`).
+const OUTPUT: usize = 8 * 4096;
+
+/// Counts the sockets of one network namespace at a time, and finds out whose they are.
 pub struct CensusReader {
     ebpf: Arc<Mutex<Ebpf>>,
     counts: Array<MapData, CensusCounts>,
+    cgroups: HashMap<MapData, u64, CgroupCounts>,
+    ports: HashMap<MapData, PortKey, u64>,
+    taken_ports: Array<MapData, PortSet>,
+    wanted: HashMap<MapData, u64, u32>,
+    owners: Array<MapData, OwnerSlot>,
+    connects: HashMap<MapData, ConnectKey, u64>,
+}
+
+/// What one pass over a namespace found.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// Sockets by state.
+    pub counts: CensusCounts,
+    /// Those that linger or listen, at most 65 536.
+    pub sockets: Vec<SocketRecord>,
+    /// Those beyond.
+    pub untold: u64,
+    /// Sockets on ephemeral ports.
+    pub ports: Vec<(PortKey, u64)>,
 }
 
 /// Why they could not be counted.
@@ -43,39 +82,143 @@ pub enum CensusReadError {
 }
 
 impl CensusReader {
-    pub(super) fn new(ebpf: Arc<Mutex<Ebpf>>, counts: Array<MapData, CensusCounts>) -> Self {
-        Self { ebpf, counts }
+    pub(super) fn new(ebpf: &Arc<Mutex<Ebpf>>) -> Result<Self, LoadError> {
+        let mut all = lock(ebpf);
+        Ok(Self {
+            ebpf: Arc::clone(ebpf),
+            counts: take_map(&mut all, maps::CENSUS)?,
+            cgroups: take_map(&mut all, maps::CENSUS_CGROUPS)?,
+            ports: take_map(&mut all, maps::CENSUS_PORTS)?,
+            taken_ports: take_map(&mut all, maps::CENSUS_TAKEN_PORTS)?,
+            wanted: take_map(&mut all, maps::CENSUS_WANTED)?,
+            owners: take_map(&mut all, maps::OWNERS)?,
+            connects: take_map(&mut all, maps::CONNECTS)?,
+        })
     }
 
-    /// Counts the sockets of the network namespace that the calling thread is in.
+    /// Counts the sockets of the network namespace that the calling thread is in. `taken` are the
+    /// ports that its `connect()` does not choose.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses.
-    pub fn read(&mut self) -> Result<CensusCounts, CensusReadError> {
+    pub fn read(&mut self, taken: &PortSet) -> Result<Pass, CensusReadError> {
         self.counts.set(0, CensusCounts::ZERO, 0)?;
-        let mut file = self.open()?;
-        loop {
-            // The program writes nothing, so nothing is ever read. EAGAIN comes after a million
-            // sockets without output (bpf_seq_read), and the next read goes on from there.
-            match file.read(&mut [0; 8]) {
-                Ok(0) => return Ok(self.counts.get(&0, 0)?),
-                Err(error) if !is_transient(&error) => return Err(error.into()),
-                Ok(_) | Err(_) => {}
-            }
+        self.taken_ports.set(0, *taken, 0)?;
+        let mut sockets = Vec::new();
+        let untold = read_records(self.open(CENSUS_TCP)?, &mut sockets, SOCKETS_TOLD)?;
+        Ok(Pass {
+            counts: self.counts.get(&0, 0)?,
+            sockets,
+            untold,
+            ports: drain(&mut self.ports)?,
+        })
+    }
+
+    /// The full sockets of each cgroup since the last call.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn take_cgroups(&mut self) -> Result<Vec<(u64, CgroupCounts)>, CensusReadError> {
+        Ok(drain(&mut self.cgroups)?)
+    }
+
+    /// The processes that hold the sockets with these cookies, as far as there is room to ask for
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn owners(&mut self, cookies: &[u64]) -> Result<Vec<OwnerRecord>, CensusReadError> {
+        let asked = &cookies[..cookies.len().min(maps::WANTED_CAPACITY)];
+        let mut owners = Vec::new();
+        let found = asked
+            .iter()
+            .try_for_each(|cookie| self.wanted.insert(cookie, 0, 0))
+            .map_err(CensusReadError::from)
+            .and_then(|()| {
+                let file = self.open(CENSUS_OWNERS)?;
+                Ok(read_records(file, &mut owners, OWNERS_TOLD)?)
+            });
+        for cookie in asked {
+            // Fails only where it was never put in.
+            let _absent = self.wanted.remove(cookie);
+        }
+        found?;
+        Ok(owners)
+    }
+
+    /// The process with this id as it was when it last opened or closed a socket.
+    #[must_use]
+    pub fn remembered(&self, pid: u32) -> Option<OwnerSlot> {
+        let slot = self.owners.get(&(pid % OWNER_SLOTS), 0).ok()?;
+        (slot.pid == pid).then_some(slot)
+    }
+
+    /// Connects since the programs were loaded, by who and whither.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn connects(&self) -> Result<Vec<(ConnectKey, u64)>, CensusReadError> {
+        Ok(self.connects.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets connects, to make room.
+    pub fn forget_connects(&mut self, keys: &[ConnectKey]) {
+        for key in keys {
+            // Fails only where it is gone already.
+            let _absent = self.connects.remove(key);
         }
     }
 
-    /// An iterator shows the namespace it is opened in.
-    fn open(&self) -> Result<File, CensusReadError> {
+    /// An iterator of sockets shows the namespace it is opened in.
+    fn open(&self, name: &str) -> Result<File, CensusReadError> {
         let mut ebpf = lock(&self.ebpf);
-        let program = ebpf.program_mut(CENSUS_TCP);
+        let program = ebpf.program_mut(name);
         let program: &mut Iter = program
             .and_then(|program| program.try_into().ok())
             .ok_or(CensusReadError::Missing)?;
         let link = program.attach()?;
         Ok(program.take_link(link)?.into_file()?)
     }
+}
+
+/// Reads an iterator to its end. Returns how many records were beyond `most`.
+fn read_records<T: Pod>(mut file: File, into: &mut Vec<T>, most: usize) -> io::Result<u64> {
+    let mut output = vec![0; OUTPUT];
+    let (mut filled, mut beyond) = (0, 0);
+    loop {
+        // EAGAIN comes after a million objects without output (bpf_seq_read), and the next read
+        // goes on from there.
+        filled += match file.read(&mut output[filled..]) {
+            Ok(0) => return Ok(beyond),
+            Ok(read) => read,
+            Err(error) if is_transient(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let whole = filled - filled % size_of::<T>();
+        for record in output[..whole].chunks_exact(size_of::<T>()) {
+            if into.len() < most {
+                // SAFETY: a Pod is any bytes, and the chunk has as many.
+                into.push(unsafe { record.as_ptr().cast::<T>().read_unaligned() });
+            } else {
+                beyond += 1;
+            }
+        }
+        output.copy_within(whole..filled, 0);
+        filled -= whole;
+    }
+}
+
+/// Empties a map.
+fn drain<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<Vec<(K, V)>, MapError> {
+    let entries: Vec<_> = map.iter().collect::<Result<_, _>>()?;
+    for (key, _) in &entries {
+        map.remove(key)?;
+    }
+    Ok(entries)
 }
 
 fn is_transient(error: &io::Error) -> bool {

@@ -245,8 +245,7 @@ impl Kernel {
         if !self.verdicts.iter().any(runs) {
             return Ok(None);
         }
-        let counts = take_map(&mut lock(&self.ebpf), maps::CENSUS)?;
-        Ok(Some(CensusReader::new(Arc::clone(&self.ebpf), counts)))
+        CensusReader::new(&self.ebpf).map(Some)
     }
 
     /// What the programs log, once; nothing where debug logging was off as they were loaded.
@@ -314,6 +313,10 @@ fn load_object(
             settings::HAS_COOKIE_HELPER,
             u32::from(host.is_at_least(5, 12)),
         ),
+        (
+            settings::HAS_CURRENT_TASK,
+            u32::from(host.is_at_least(5, 11)),
+        ),
         (settings::RETRANSMIT_HAS_ERR, u32::from(has_err)),
         (settings::ONLY_NETNS, options.only_netns),
         (
@@ -340,7 +343,7 @@ fn load_object(
         .map_err(|error| LoadError::Object(Box::new(error)))
 }
 
-fn take_map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError>
+pub(super) fn take_map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError>
 where
     T: TryFrom<aya::maps::Map, Error = MapError>,
 {

@@ -10,7 +10,7 @@ mod census;
 mod fdinfo;
 
 pub use self::{
-    census::{CensusReadError, CensusReader},
+    census::{CensusReadError, CensusReader, Pass},
     fdinfo::ProgramStats,
     host::{Host, HostError},
     loader::{Kernel, LoadError, Options, ReadError},

@@ -78,9 +78,9 @@ impl KernelTypes {
             .iter()
             .map(|field| FieldReport {
                 field,
-                location: self
-                    .0
-                    .locate(field.container, field.path)
+                location: field
+                    .paths()
+                    .find_map(|path| self.0.locate(field.container, path))
                     .unwrap_or(Location::ABSENT),
             })
             .collect()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::families::FAMILIES;
+use super::families::families;
 
 /// The table of families as Markdown, as docs/metrics.md holds it.
 #[must_use]
@@ -10,11 +10,11 @@ pub fn markdown() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          Every family that `/metrics` serves. This page is generated from the table in \
-         `agent/src/metrics/families.rs`; a test compares the two, and \
+         `agent/src/metrics/families`; a test compares the two, and \
          `CONNSTATE_BLESS=1 cargo test -p agent --test metrics_doc` writes it anew.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
-    for family in FAMILIES {
+    for family in families() {
         let labels = if family.labels.is_empty() {
             "–".to_owned()
         } else {

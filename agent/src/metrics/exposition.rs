@@ -4,7 +4,7 @@ use prometheus::{TextEncoder, core::Collector as _, process_collector::ProcessCo
 use thiserror::Error;
 
 use super::{
-    families::FAMILIES,
+    families::families,
     family::{Family, Kind, Sample, Value},
 };
 use crate::view::View;
@@ -37,8 +37,7 @@ impl Exposition {
     ///
     /// Where the encoder refuses a family, which a test rules out.
     pub fn render(&self, view: &View) -> Result<String, ExpositionError> {
-        let mut families: Vec<_> = FAMILIES
-            .iter()
+        let mut families: Vec<_> = families()
             .map(|family| encode(family, view))
             .chain(self.process.collect())
             // The text format has no place for a family without samples.

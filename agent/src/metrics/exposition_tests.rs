@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use agent_ebpf::{
     census::CensusCounts,
@@ -10,14 +10,33 @@ use agent_ebpf::{
 
 use super::*;
 use crate::{
-    census::{Census, NamespaceCensus},
+    census::{Census, Connects, Lingering, NamespaceCensus, Owner, PortUse},
+    detectors::Thresholds,
     kernel::{ProgramReport, ProgramStats, Verdict},
-    model::Model,
+    limits::{Limits, Mibs, Sockstat, Sysctls},
+    model::{Model, Setup},
+    workload::Workload,
 };
+
+fn setup(bpf_stats: bool) -> Setup {
+    Setup {
+        version: "1.2.3",
+        kernel: "6.18.0".to_owned(),
+        bpf_stats,
+        socket_capacity: 1024,
+        thresholds: Thresholds {
+            close_wait_leak_after: Duration::ZERO,
+            ..Thresholds::default()
+        },
+        ..Setup::default()
+    }
+}
 
 /// A view with some of everything.
 fn view() -> View {
-    let mut view = Model::new("1.2.3", "6.18.0".to_owned(), true).view(Duration::from_secs(9));
+    let mut model = Model::new(setup(true));
+    model.census(census());
+    let mut view = model.view(Duration::from_secs(9));
     view.transitions[TcpState::Established as usize][TcpState::CloseWait as usize] = 3;
     view.closes[CloseCause::Passive as usize] = 2;
     view.retransmits[TcpState::FinWait1 as usize][Packet::Fin as usize][Trigger::Rto as usize] = 4;
@@ -27,8 +46,6 @@ fn view() -> View {
     view.durations[5].buckets[18] = 1;
     view.durations[5].sum_ns = 7_200_001_000_000;
     view.events = 11;
-    view.census = Some(census());
-    view.census_durations.observe(Duration::from_millis(2));
     view.lost.ring_full = 1;
     view.programs = PROGRAMS
         .iter()
@@ -38,6 +55,7 @@ fn view() -> View {
             Verdict::Attached,
             refused(),
             Verdict::Attached,
+            refused(),
         ])
         .map(|(program, verdict)| ProgramReport {
             program,
@@ -59,13 +77,64 @@ fn census() -> Census {
     counts.states[TcpState::FinWait1 as usize] = 2;
     counts.orphans[TcpState::FinWait1 as usize] = 1;
     counts.minisockets = 20;
-    let namespace = |inode| NamespaceCensus { inode, counts };
+    let leak = |cookie| Lingering {
+        cookie,
+        state: TcpState::CloseWait,
+        owner: Some(Arc::new(Owner {
+            process: "a \"b\"".to_owned(),
+            pids: vec![5],
+            workload: nginx(),
+        })),
+        ..Lingering::default()
+    };
+    let namespace = |inode| NamespaceCensus {
+        inode,
+        is_host: inode == 1,
+        workload: Some(nginx()),
+        counts,
+        lingering: vec![leak(2 * inode), leak(2 * inode + 1)],
+        ports: vec![PortUse {
+            source: IpAddr::from([192, 0, 2, 1]),
+            destination: IpAddr::from([192, 0, 2, 2]),
+            port: 443,
+            used: 17,
+        }],
+        limits: Limits {
+            sysctls: Sysctls::of(&[
+                ("tcp_max_orphans", 100),
+                ("tcp_max_tw_buckets", 1_000),
+                ("ip_local_port_range_low", 32_768),
+                ("ip_local_port_range_high", 60_999),
+            ]),
+            mibs: Mibs::of(&[("TCPAbortOnMemory", inode), ("TCPTimeWaitOverflow", 3)]),
+            sockstat: Sockstat {
+                tw: Some(20),
+                orphan: Some(1),
+                ..Sockstat::default()
+            },
+        },
+        ..NamespaceCensus::default()
+    };
     Census {
         completed: Duration::from_millis(1_700_000_000_500),
         took: Duration::from_millis(2),
         namespaces: vec![namespace(1), namespace(2)],
         unreached: 1,
+        present: vec![1, 2, 3],
+        workloads: vec![(nginx(), [7, 4, 2, 0, 0])],
+        connects: vec![Connects {
+            workload: nginx(),
+            netns: 1,
+            destination: IpAddr::from([192, 0, 2, 2]),
+            port: 443,
+            count: 12,
+        }],
+        ..Census::default()
     }
+}
+
+fn nginx() -> Arc<Workload> {
+    Arc::new(Workload::of_cgroup("/system.slice/nginx.service"))
 }
 
 fn refused() -> Verdict {
@@ -97,7 +166,7 @@ fn the_whole_page_is_the_golden_one() {
 
 #[test]
 fn every_label_value_is_there_from_the_start() {
-    let empty = Model::new("1.2.3", "6.18.0".to_owned(), false).view(Duration::ZERO);
+    let empty = Model::new(setup(false)).view(Duration::ZERO);
     let text = Exposition::default().render(&empty).unwrap();
     let zeros = |prefix: &str| {
         text.lines()
@@ -140,7 +209,7 @@ fn a_histogram_ends_in_everything() {
 #[test]
 fn help_and_type_stand_once_for_each_family() {
     let text = Exposition::default().render(&view()).unwrap();
-    for family in FAMILIES {
+    for family in families() {
         for kind in ["HELP", "TYPE"] {
             let start = format!("# {kind} {} ", family.name);
             let found = text.lines().filter(|line| line.starts_with(&start)).count();

@@ -9,6 +9,6 @@ mod doc;
 pub use self::{
     doc::markdown,
     exposition::{Exposition, ExpositionError},
-    families::FAMILIES,
+    families::families,
     family::{Family, Kind, Sample, Value},
 };

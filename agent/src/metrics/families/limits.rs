@@ -1,0 +1,122 @@
+//! The kernel's limits, how near the host is to them, and what they have cost.
+
+use super::gauges;
+use crate::{
+    detectors::Orphans,
+    metrics::family::{Family, Kind, Sample},
+    series::{OTHER, Rows},
+    view::View,
+};
+
+/// The families, in the order of the documentation.
+pub(super) static FAMILIES: &[Family] = &[
+    Family {
+        name: "connstate_orphans",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "The kernel's own count of TCP sockets that no process holds any more, of the whole host, which tcp_max_orphans limits.",
+        samples: |view| orphans(view, |(count, _)| count),
+    },
+    Family {
+        name: "connstate_orphans_limit",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "tcp_max_orphans; kills begin at a quarter of it.",
+        samples: |view| orphans(view, |(_, limit)| limit),
+    },
+    Family {
+        name: "connstate_orphan_kills_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Orphans that the kernel killed for tcp_max_orphans or tcp_mem (TCPAbortOnMemory), in every network namespace.",
+        samples: |view| {
+            let kills = view.rows.mibs.iter();
+            kills
+                .filter(|(name, _)| *name == "TCPAbortOnMemory")
+                .map(|(_, kills)| Sample::count([], *kills))
+                .collect()
+        },
+    },
+    Family {
+        name: "connstate_time_wait_sockets",
+        kind: Kind::Gauge,
+        labels: &["netns"],
+        help: "Timewait minisockets of both substates, TIME_WAIT and FIN_WAIT2, which tcp_max_tw_buckets limits.",
+        samples: |view| of_namespaces(view, 0),
+    },
+    Family {
+        name: "connstate_time_wait_limit",
+        kind: Kind::Gauge,
+        labels: &["netns"],
+        help: "tcp_max_tw_buckets.",
+        samples: |view| of_namespaces(view, 1),
+    },
+    Family {
+        name: "connstate_time_wait_overflows_total",
+        kind: Kind::Counter,
+        labels: &["netns"],
+        help: "Connections that skipped TIME_WAIT because tcp_max_tw_buckets was reached (TCPTimeWaitOverflow); _gone is of namespaces that are.",
+        samples: |view| {
+            let namespaces = view.rows.overflows.iter();
+            namespaces
+                .map(|(netns, count)| Sample::count([netns.as_str()], *count))
+                .collect()
+        },
+    },
+    Family {
+        name: "connstate_ephemeral_ports",
+        kind: Kind::Gauge,
+        labels: &["netns"],
+        help: "Ports that connect() can choose from, toward each destination: ip_local_port_range without ip_local_reserved_ports.",
+        samples: |view| of_namespaces(view, 2),
+    },
+    Family {
+        name: "connstate_ephemeral_ports_used",
+        kind: Kind::Gauge,
+        labels: &["netns", "source", "destination", "port"],
+        help: "Those in use from one address to one address and port, TIME_WAIT included, of the most crowded; a lower bound, since ports that are only bound do not show.",
+        samples: |view| gauges(view, &view.rows.ports_used, 0, [""]),
+    },
+    Family {
+        name: "connstate_sysctl",
+        kind: Kind::Gauge,
+        labels: &["netns", "name"],
+        help: "Settings of the kernel that bear on closing connections, of the network namespaces shown in connstate_time_wait_limit; one that a kernel or namespace lacks is absent.",
+        samples: |view| {
+            let sysctls = view.rows.sysctls.iter();
+            sysctls
+                .map(|(netns, name, value)| Sample::count([netns.as_str(), name], *value))
+                .collect()
+        },
+    },
+    Family {
+        name: "connstate_netstat_total",
+        kind: Kind::Counter,
+        labels: &["name"],
+        help: "The kernel's own counters (nstat) of all network namespaces, those included that are gone since the agent started.",
+        samples: |view| {
+            let mibs = view.rows.mibs.iter();
+            mibs.map(|(name, count)| Sample::count([*name], *count))
+                .collect()
+        },
+    },
+];
+
+fn orphans(view: &View, of: impl Fn((u64, u64)) -> u64) -> Vec<Sample> {
+    let census = view.census.as_deref();
+    let orphans = census.and_then(Orphans::of).into_iter();
+    orphans
+        .map(|orphans| Sample::count([], of(orphans)))
+        .collect()
+}
+
+/// One column of the namespaces.
+fn of_namespaces(view: &View, column: usize) -> Vec<Sample> {
+    let Rows { namespaces, .. } = &*view.rows;
+    let crowded =
+        |(labels, values): &&(Vec<String>, [f64; 3])| labels[0] != OTHER || values[column] > 0.0;
+    let namespaces = namespaces.iter().filter(crowded);
+    namespaces
+        .map(|(labels, values)| Sample::number(labels.iter().map(String::as_str), values[column]))
+        .collect()
+}

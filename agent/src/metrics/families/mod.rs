@@ -1,0 +1,75 @@
+//! The table of families, in parts.
+
+mod events;
+mod sockets;
+mod limits;
+mod own;
+
+use agent_ebpf::{counters::Histogram, duration::BUCKET_BOUNDS_NS};
+
+use super::family::{Family, Sample, Value};
+use crate::{series::Gauges, view::View};
+
+/// Every family, in the order of the documentation; the exposition is sorted by name.
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    [
+        sockets::FAMILIES,
+        limits::FAMILIES,
+        events::FAMILIES,
+        own::FAMILIES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Bounded label sets by their columns, once there was a census. The column's name is the label
+/// at `place`; an empty one is none.
+fn gauges<const COLUMNS: usize>(
+    view: &View,
+    rows: &Gauges<COLUMNS>,
+    place: usize,
+    columns: [&str; COLUMNS],
+) -> Vec<Sample> {
+    if view.census.is_none() {
+        return Vec::new();
+    }
+    let mut samples = Vec::with_capacity(rows.len() * COLUMNS);
+    for (bounded, values) in rows {
+        for (column, value) in columns.into_iter().zip(values) {
+            let mut labels: Vec<&str> = bounded.iter().map(String::as_str).collect();
+            if !column.is_empty() {
+                labels.insert(place, column);
+            }
+            samples.push(Sample::number(labels, *value));
+        }
+    }
+    samples
+}
+
+fn histogram_value(histogram: &Histogram) -> Value {
+    let mut count = 0;
+    let mut cumulative = histogram.buckets.iter().map(|bucket| {
+        count += bucket;
+        count
+    });
+    let buckets = BUCKET_BOUNDS_NS
+        .into_iter()
+        .zip(&mut cumulative)
+        .map(|(bound, count)| (seconds(bound), count))
+        .collect();
+    let all = cumulative.last().unwrap_or(0);
+    Value::Histogram {
+        buckets,
+        sum: seconds(histogram.sum_ns),
+        count: all,
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus has no other numbers"
+)]
+fn seconds(ns: u64) -> f64 {
+    // Dividing, rather than multiplying by 1e-9, gives 0.001 for the millisecond.
+    ns as f64 / 1e9
+}

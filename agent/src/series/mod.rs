@@ -1,0 +1,385 @@
+//! The series whose labels nobody bounds, kept within bounds: pure, the clock an argument.
+//!
+//! [`places`] holds as many label sets of a family as it may have, [`totals`] the kernel counters
+//! of namespaces that come and go. [`Rows`] is what the families show of them.
+
+mod places;
+mod totals;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use agent_ebpf::{census::WORKLOAD_STATES, state::TcpState};
+
+pub use self::{
+    places::{CounterPlaces, GaugePlaces, Merge, OTHER},
+    totals::NamespaceTotals,
+};
+use crate::{
+    census::Census,
+    detectors::{Cause, Detector, Findings, Stall},
+    limits::MIBS,
+    workload::Workload,
+};
+
+/// What stands for namespaces that are gone, as a value of the label `netns`.
+pub const GONE: &str = "_gone";
+
+/// How many label sets a family may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Workloads.
+    pub workloads: usize,
+    /// Of every other family.
+    pub label_sets: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            workloads: 500,
+            label_sets: 100,
+        }
+    }
+}
+
+/// What the families remember from one census to the next.
+#[derive(Debug)]
+pub struct Series {
+    label_sets: usize,
+    workloads: GaugePlaces<{ WORKLOAD_STATES.len() }>,
+    fin_wait1: GaugePlaces<{ Cause::OF_UNFINISHED.len() }>,
+    fin_wait2: GaugePlaces<{ Cause::OF_FIN_WAIT2.len() }>,
+    last_ack: GaugePlaces<{ Cause::OF_UNFINISHED.len() }>,
+    close_wait: GaugePlaces<{ Cause::OF_CLOSE_WAIT.len() }>,
+    close_wait_oldest: GaugePlaces<1>,
+    ports_used: GaugePlaces<1>,
+    namespaces: GaugePlaces<{ NAMESPACE_COLUMNS }>,
+    connects: CounterPlaces<1>,
+    connects_before: HashMap<Destination, u64>,
+    overflows: Overflows,
+    mibs: BTreeMap<&'static str, NamespaceTotals>,
+}
+
+/// Whose connects are counted together: workload, namespace, address and port.
+type Destination = (Arc<Workload>, u64, IpAddr, u16);
+
+/// Minisockets, their limit, and ephemeral ports.
+const NAMESPACE_COLUMNS: usize = 3;
+
+/// Label sets with the values of their columns.
+pub type Gauges<const COLUMNS: usize> = Vec<(Vec<String>, [f64; COLUMNS])>;
+
+/// What the families show.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// `workload`: full sockets by state, in the order of [`WORKLOAD_STATES`].
+    pub workloads: Gauges<{ WORKLOAD_STATES.len() }>,
+    /// The workloads of those.
+    pub workload_info: Vec<Arc<Workload>>,
+    /// `workload`: by the causes of [`Detector::FinWait1`].
+    pub fin_wait1: Gauges<{ Cause::OF_UNFINISHED.len() }>,
+    /// `workload`: by the causes of [`Detector::FinWait2`].
+    pub fin_wait2: Gauges<{ Cause::OF_FIN_WAIT2.len() }>,
+    /// `workload`: by the causes of [`Detector::LastAck`].
+    pub last_ack: Gauges<{ Cause::OF_UNFINISHED.len() }>,
+    /// `workload`, `process`, `port`, `side`: by the causes of [`Detector::CloseWait`].
+    pub close_wait: Gauges<{ Cause::OF_CLOSE_WAIT.len() }>,
+    /// The same labels: the age of the oldest, in seconds.
+    pub close_wait_oldest: Gauges<1>,
+    /// The age of the oldest socket in FIN_WAIT1; 0 without any.
+    pub fin_wait1_oldest: Duration,
+    /// `netns`, `source`, `destination`, `port`: ephemeral ports used.
+    pub ports_used: Gauges<1>,
+    /// `netns`: minisockets, their limit, and ephemeral ports.
+    pub namespaces: Gauges<{ NAMESPACE_COLUMNS }>,
+    /// `netns`, `workload`.
+    pub namespace_info: Vec<[String; 2]>,
+    /// `netns`, `name`, and the value.
+    pub sysctls: Vec<(String, &'static str, u64)>,
+    /// `workload`: connects.
+    pub connects: Vec<(Vec<String>, [u64; 1])>,
+    /// `netns`: minisockets that found no room.
+    pub overflows: Vec<(String, u64)>,
+    /// `name`: the kernel's counters, of all namespaces together.
+    pub mibs: Vec<(&'static str, u64)>,
+}
+
+impl Series {
+    /// Nothing known.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        let Bounds {
+            workloads,
+            label_sets,
+        } = bounds;
+        Self {
+            label_sets,
+            workloads: GaugePlaces::new(workloads, 1, Merge::Sum),
+            fin_wait1: GaugePlaces::new(label_sets, 1, Merge::Sum),
+            fin_wait2: GaugePlaces::new(label_sets, 1, Merge::Sum),
+            last_ack: GaugePlaces::new(label_sets, 1, Merge::Sum),
+            close_wait: GaugePlaces::new(label_sets, 4, Merge::Sum),
+            close_wait_oldest: GaugePlaces::new(label_sets, 4, Merge::Max),
+            ports_used: GaugePlaces::new(label_sets, 4, Merge::Sum),
+            namespaces: GaugePlaces::new(label_sets, 1, Merge::Sum),
+            connects: CounterPlaces::new(workloads, 1),
+            connects_before: HashMap::new(),
+            overflows: Overflows::default(),
+            mibs: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a census and what it shows.
+    pub fn update(&mut self, census: &Census, findings: &Findings) {
+        let now = census.at;
+        let workloads = census.workloads.iter().map(|(workload, counts)| {
+            let counts = counts.map(number);
+            (vec![workload.name.clone()], counts)
+        });
+        self.workloads.set(now, workloads);
+        let stalls = &findings.stalls;
+        self.fin_wait1.set(
+            now,
+            by_workload(stalls, Detector::FinWait1, Cause::OF_UNFINISHED),
+        );
+        self.fin_wait2.set(
+            now,
+            by_workload(stalls, Detector::FinWait2, Cause::OF_FIN_WAIT2),
+        );
+        self.last_ack.set(
+            now,
+            by_workload(stalls, Detector::LastAck, Cause::OF_UNFINISHED),
+        );
+        let leaks = || {
+            let stalls = stalls.iter();
+            stalls.filter(|stall| stall.detector == Detector::CloseWait)
+        };
+        let counts = leaks().map(|leak| (service(leak), by_cause(leak, Cause::OF_CLOSE_WAIT)));
+        self.close_wait.set(now, counts);
+        let ages = leaks().map(|leak| (service(leak), [leak.oldest.at_least.as_secs_f64()]));
+        self.close_wait_oldest.set(now, ages);
+        let ports = census.namespaces.iter().flat_map(|namespace| {
+            namespace.ports.iter().map(|ports| {
+                let labels = vec![
+                    namespace.name(),
+                    ports.source.to_string(),
+                    ports.destination.to_string(),
+                    ports.port.to_string(),
+                ];
+                (labels, [number(ports.used)])
+            })
+        });
+        self.ports_used.set(now, ports);
+        let namespaces = census.namespaces.iter().map(|namespace| {
+            let limits = &namespace.limits;
+            let ports = limits.sysctls.ephemeral_ports().unwrap_or(0);
+            let columns = [
+                number(limits.sockstat.tw.unwrap_or(0)),
+                number(limits.sysctls.get("tcp_max_tw_buckets").unwrap_or(0)),
+                f64::from(ports),
+            ];
+            (vec![namespace.name()], columns)
+        });
+        self.namespaces.set(now, namespaces);
+        self.count_connects(census);
+        self.count_mibs(census);
+    }
+
+    fn count_connects(&mut self, census: &Census) {
+        let mut counts: HashMap<Destination, u64> = HashMap::new();
+        for connects in &census.connects {
+            let destination = (
+                Arc::clone(&connects.workload),
+                connects.netns,
+                connects.destination,
+                connects.port,
+            );
+            *counts.entry(destination).or_default() += connects.count;
+        }
+        let before = &self.connects_before;
+        let deltas = counts.iter().map(|(destination, count)| {
+            let then = before.get(destination).copied().unwrap_or(0);
+            // One that the programs forgot, and then met again, counts from 0.
+            let delta = count.checked_sub(then).unwrap_or(*count);
+            (vec![destination.0.name.clone()], [delta])
+        });
+        self.connects.add(census.at, deltas);
+        self.connects_before = counts;
+    }
+
+    fn count_mibs(&mut self, census: &Census) {
+        let present: BTreeSet<u64> = census.present.iter().copied().collect();
+        for name in MIBS {
+            let namespaces = census.namespaces.iter();
+            let values: BTreeMap<u64, u64> = namespaces
+                .filter_map(|namespace| Some((namespace.inode, namespace.limits.mibs.get(name)?)))
+                .collect();
+            let known = self.mibs.contains_key(name);
+            // A counter that this kernel lacks is absent.
+            if known || !values.is_empty() {
+                self.mibs.entry(name).or_default().update(&values, &present);
+            }
+        }
+        let names = census
+            .namespaces
+            .iter()
+            .map(|namespace| (namespace.inode, namespace.name()));
+        if let Some(totals) = self.mibs.get("TCPTimeWaitOverflow") {
+            self.overflows
+                .update(totals, &names.collect(), self.label_sets);
+        }
+    }
+
+    /// What the families show after this census.
+    #[must_use]
+    pub fn rows(&self, census: &Census) -> Rows {
+        let workloads = self.workloads.rows();
+        let named: BTreeSet<&str> = workloads
+            .iter()
+            .map(|(labels, _)| labels[0].as_str())
+            .collect();
+        let mut info: BTreeMap<&str, &Arc<Workload>> = BTreeMap::new();
+        for (workload, _) in &census.workloads {
+            if named.contains(workload.name.as_str()) {
+                // Of two cgroups with one name the first is shown.
+                info.entry(&workload.name).or_insert(workload);
+            }
+        }
+        let workload_info = info.into_values().cloned().collect();
+        let namespaces = self.namespaces.rows();
+        let shown: BTreeSet<&str> = namespaces
+            .iter()
+            .map(|(labels, _)| labels[0].as_str())
+            .collect();
+        let mut namespace_info = Vec::new();
+        let mut sysctls = Vec::new();
+        for namespace in &census.namespaces {
+            let name = namespace.name();
+            if !shown.contains(name.as_str()) {
+                continue;
+            }
+            if let Some(workload) = &namespace.workload {
+                namespace_info.push([name.clone(), workload.name.clone()]);
+            }
+            let all = namespace.limits.sysctls.iter();
+            sysctls.extend(all.map(|(sysctl, value)| (name.clone(), sysctl, value)));
+        }
+        let in_fin_wait1 = census.namespaces.iter().flat_map(|namespace| {
+            let sockets = namespace.lingering.iter();
+            sockets.filter(|socket| socket.state == TcpState::FinWait1)
+        });
+        Rows {
+            workloads,
+            workload_info,
+            fin_wait1: self.fin_wait1.rows(),
+            fin_wait2: self.fin_wait2.rows(),
+            last_ack: self.last_ack.rows(),
+            close_wait: self.close_wait.rows(),
+            close_wait_oldest: self.close_wait_oldest.rows(),
+            fin_wait1_oldest: in_fin_wait1
+                .map(|socket| socket.age.at_least)
+                .max()
+                .unwrap_or_default(),
+            ports_used: self.ports_used.rows(),
+            namespaces,
+            namespace_info,
+            sysctls,
+            connects: self.connects.rows(),
+            overflows: self.overflows.rows(),
+            mibs: self
+                .mibs
+                .iter()
+                .map(|(name, totals)| (*name, totals.total()))
+                .collect(),
+        }
+    }
+}
+
+/// Timewait minisockets that found no room, by namespace. A namespace has a row of its own from
+/// the first on, where there is room for one; else it counts with all others, for good, lest
+/// their sum fall. One that goes leaves its row's count in a row for those.
+#[derive(Debug, Default)]
+struct Overflows {
+    /// By inode number: the name, and the count.
+    rows: BTreeMap<u64, (String, u64)>,
+    /// Those without a row.
+    others: BTreeMap<u64, u64>,
+    others_gone: u64,
+    gone: u64,
+}
+
+impl Overflows {
+    fn update(&mut self, totals: &NamespaceTotals, names: &BTreeMap<u64, String>, capacity: usize) {
+        let live: BTreeMap<u64, u64> = totals.of_namespaces().collect();
+        let gone = self
+            .rows
+            .extract_if(.., |inode, _| !live.contains_key(inode));
+        self.gone += gone.map(|(_, (_, count))| count).sum::<u64>();
+        let gone = self
+            .others
+            .extract_if(.., |inode, _| !live.contains_key(inode));
+        self.others_gone += gone.map(|(_, count)| count).sum::<u64>();
+        for (inode, count) in live {
+            if let Some((_, row)) = self.rows.get_mut(&inode) {
+                *row = count;
+            } else if let Some(other) = self.others.get_mut(&inode) {
+                *other = count;
+            } else if count == 0 {
+            } else if let Some(name) = names.get(&inode).filter(|_| self.rows.len() < capacity) {
+                self.rows.insert(inode, (name.clone(), count));
+            } else {
+                self.others.insert(inode, count);
+            }
+        }
+    }
+
+    fn rows(&self) -> Vec<(String, u64)> {
+        let others = self.others.values().sum::<u64>() + self.others_gone;
+        let rest = [(GONE.to_owned(), self.gone), (OTHER.to_owned(), others)];
+        self.rows.values().cloned().chain(rest).collect()
+    }
+}
+
+fn by_cause<const CAUSES: usize>(stall: &Stall, causes: [Cause; CAUSES]) -> [f64; CAUSES] {
+    causes.map(|cause| {
+        if cause == stall.cause {
+            number(stall.count)
+        } else {
+            0.0
+        }
+    })
+}
+
+fn by_workload<const CAUSES: usize>(
+    stalls: &[Stall],
+    detector: Detector,
+    causes: [Cause; CAUSES],
+) -> impl Iterator<Item = (Vec<String>, [f64; CAUSES])> {
+    let stalls = stalls.iter();
+    stalls
+        .filter(move |stall| stall.detector == detector)
+        .map(move |stall| (vec![stall.workload.clone()], by_cause(stall, causes)))
+}
+
+/// The labels `workload`, `process`, `port` and `side`.
+fn service(stall: &Stall) -> Vec<String> {
+    vec![
+        stall.workload.clone(),
+        stall.process.clone(),
+        stall.port.to_string(),
+        stall.side.name().to_owned(),
+    ]
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus has no other numbers"
+)]
+fn number(count: u64) -> f64 {
+    count as f64
+}
