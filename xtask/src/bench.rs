@@ -6,7 +6,7 @@
 //! each in its own [`namespace`], where all its [`sockets`] are waited for; the observing
 //! [`tool`]s, the [`cpu`] time they use, and what the
 //! agent's own [`metrics`] ([`prom`]) say of a run; the [`pairs`] of runs, or the [`profile`] of
-//! one; the [`table`] and the [`machine`] it holds for.
+//! one; sockets that [`hold`] still, for a [`census`]; the [`table`] and the [`machine`] it holds for.
 
 mod load;
 
@@ -29,6 +29,10 @@ mod prom;
 mod pairs;
 
 mod profile;
+
+mod hold;
+
+mod census;
 
 mod table;
 
@@ -74,6 +78,24 @@ pub(crate) enum Bench {
         /// Seconds of the server
         #[arg(long, default_value_t = 8)]
         seconds: u32,
+    },
+    /// A census of the sockets there are, beside ss and node_exporter
+    Census {
+        /// Rounds, in each of which all three count
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        #[command(flatten)]
+        observers: Observers,
+    },
+    /// Sockets that a census finds, held until standard input ends (what `census` starts)
+    #[command(hide = true)]
+    Hold {
+        #[arg(long)]
+        time_wait: u32,
+        #[arg(long)]
+        established: u32,
+        #[arg(long)]
+        namespaces: u32,
     },
     /// One run of a load, by itself (what the others start again and again)
     #[command(subcommand, hide = true)]
@@ -127,6 +149,17 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
                 Load::Server { seconds: *seconds },
             ],
         ),
+        Bench::Census { rounds, observers } => {
+            let (_, subject) = prepare(observers, &[])?;
+            println!("\n{}", census::run(*rounds, &subject)?);
+            println!("{}", census::describe(&subject));
+            Ok(())
+        }
+        Bench::Hold {
+            time_wait,
+            established,
+            namespaces,
+        } => hold::generate(*time_wait, *established, *namespaces),
         Bench::Load(load) => {
             println!("{}", serde_json::to_string(&load.generate()?)?);
             Ok(())

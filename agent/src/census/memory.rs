@@ -61,3 +61,101 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Workload;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn socket(state: TcpState, snd_una: u32) -> Lingering {
+        Lingering {
+            cookie: 7,
+            state,
+            snd_una,
+            ..Lingering::default()
+        }
+    }
+
+    /// The socket as completed at `now`, after it was seen at each of these times.
+    fn seen(times: &[(u64, TcpState, u32)], now: u64, mut socket: Lingering) -> Lingering {
+        let mut memory = Memory::default();
+        for (time, state, snd_una) in times {
+            let mut before = self::socket(*state, *snd_una);
+            memory.complete(at(*time), &mut before);
+            memory.keep(at(*time), std::iter::once(&before));
+        }
+        memory.complete(at(now), &mut socket);
+        socket
+    }
+
+    #[test]
+    fn a_state_nobody_saw_begin_is_at_least_as_old_as_it_was_watched() {
+        use TcpState::{CloseWait, FinWait1, LastAck};
+        let now = seen(&[], 10, socket(FinWait1, 0));
+        assert_eq!((now.age.at_least, now.age.exact), (at(0), false));
+        let now = seen(
+            &[(1, FinWait1, 0), (4, FinWait1, 0)],
+            10,
+            socket(FinWait1, 0),
+        );
+        assert_eq!((now.age.at_least, now.age.exact), (at(9), false));
+        let now = seen(
+            &[(1, CloseWait, 0), (4, LastAck, 0)],
+            10,
+            socket(LastAck, 0),
+        );
+        assert_eq!(now.age.at_least, at(6), "the state changed in between");
+    }
+
+    #[test]
+    fn an_age_known_better_is_left_alone() {
+        let mut known = socket(TcpState::FinWait1, 0);
+        known.age = Age {
+            at_least: at(3),
+            exact: true,
+        };
+        let now = seen(&[(1, TcpState::FinWait1, 0)], 10, known.clone());
+        assert_eq!(now.age, known.age);
+        known.age.exact = false;
+        known.age.at_least = at(100);
+        let now = seen(&[(1, TcpState::FinWait1, 0)], 10, known.clone());
+        assert_eq!(now.age, known.age);
+    }
+
+    #[test]
+    fn what_was_acknowledged_since_shows() {
+        let before = [(1, TcpState::FinWait1, 100)];
+        let advanced = |snd_una| seen(&before, 2, socket(TcpState::FinWait1, snd_una)).advanced;
+        assert_eq!(advanced(100), Some(false));
+        assert_eq!(advanced(101), Some(true));
+        assert_eq!(
+            seen(&[], 2, socket(TcpState::FinWait1, 0)).advanced,
+            None,
+            "never seen"
+        );
+    }
+
+    #[test]
+    fn an_owner_is_kept_when_the_state_changes_and_forgotten_with_the_socket() {
+        let mut memory = Memory::default();
+        let owner = Arc::new(Owner {
+            process: "leaky".to_owned(),
+            pids: vec![3],
+            workload: Arc::new(Workload::unknown()),
+        });
+        let mut before = socket(TcpState::CloseWait, 0);
+        before.owner = Some(owner.clone());
+        memory.keep(at(1), std::iter::once(&before));
+        let mut now = socket(TcpState::LastAck, 0);
+        memory.complete(at(2), &mut now);
+        assert_eq!(now.owner, Some(owner));
+        memory.keep(at(2), std::iter::empty());
+        let mut later = socket(TcpState::LastAck, 0);
+        memory.complete(at(3), &mut later);
+        assert_eq!(later.owner, None);
+    }
+}

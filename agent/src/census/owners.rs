@@ -11,10 +11,12 @@ use agent_ebpf::{
     census::{CgroupCounts, OwnerSlot, WORKLOAD_STATES},
     maps::WANTED_CAPACITY,
 };
+use tracing::debug;
 
 use super::{Lingering, NamespaceCensus, cgroups::Cgroups};
 use crate::{
-    kernel::{CensusReadError, CensusReader},
+    kernel::CensusReader,
+    logging::chain,
     workload::{Workload, telling_path},
 };
 
@@ -70,7 +72,7 @@ impl Owners {
         now: Duration,
         namespaces: &mut [NamespaceCensus],
         stalls: impl Fn(&Lingering) -> bool,
-    ) -> Result<(), CensusReadError> {
+    ) {
         let due = self
             .refreshed
             .is_none_or(|at| now.saturating_sub(at) >= REFRESH);
@@ -81,16 +83,7 @@ impl Owners {
         let cookies: BTreeSet<u64> = stalled.iter().filter_map(|asked| asked.cookie).collect();
         // More than can be asked for at once go by what is remembered of them.
         let cookies: Vec<u64> = cookies.into_iter().take(WANTED_CAPACITY).collect();
-        let mut holders: HashMap<u64, Vec<OwnerSlot>> = HashMap::new();
-        if !cookies.is_empty() {
-            for record in reader.owners(&cookies)? {
-                holders.entry(record.cookie).or_default().push(record.owner);
-            }
-        }
-        for slots in holders.values_mut() {
-            slots.sort_by_key(|slot| slot.pid);
-            slots.dedup_by_key(|slot| slot.pid);
-        }
+        let holders = holders(reader, &cookies);
 
         // What each is named by: its holders, else who closed or opened it, else its cgroup alone.
         let mut named = Vec::with_capacity(stalled.len());
@@ -123,7 +116,6 @@ impl Owners {
             });
             namespaces[asked.namespace].lingering[asked.socket].owner = Some(Arc::clone(owner));
         }
-        Ok(())
     }
 
     /// The sockets of each workload, given those of each cgroup.
@@ -188,6 +180,28 @@ impl Owners {
             .insert(path.to_owned(), Arc::clone(&workload));
         workload
     }
+}
+
+/// The processes that hold each of these sockets, the lowest id first; none where the kernel
+/// cannot tell, as before 5.11.
+fn holders(reader: &mut CensusReader, cookies: &[u64]) -> HashMap<u64, Vec<OwnerSlot>> {
+    let mut holders: HashMap<u64, Vec<OwnerSlot>> = HashMap::new();
+    if cookies.is_empty() {
+        return holders;
+    }
+    match reader.owners(cookies) {
+        Ok(records) => {
+            for record in records {
+                holders.entry(record.cookie).or_default().push(record.owner);
+            }
+        }
+        Err(error) => debug!(error = chain(&error), "nobody tells who holds the sockets"),
+    }
+    for slots in holders.values_mut() {
+        slots.sort_by_key(|slot| slot.pid);
+        slots.dedup_by_key(|slot| slot.pid);
+    }
+    holders
 }
 
 /// The cgroup that names a socket: its owner's before its own.

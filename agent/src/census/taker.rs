@@ -260,12 +260,8 @@ impl Rounds {
         let thresholds = self.options.thresholds;
         let stalls = |socket: &Lingering| thresholds.stalls(socket);
         let namespaces = &mut census.namespaces;
-        if let Err(error) = self
-            .owners
-            .assign(&mut self.reader, now, namespaces, stalls)
-        {
-            debug!(error = chain(&error), "owners are not known");
-        }
+        self.owners
+            .assign(&mut self.reader, now, namespaces, stalls);
         let sockets = namespaces.iter().flat_map(|namespace| &namespace.lingering);
         self.memory.keep(now, sockets);
         match self.reader.take_cgroups() {
@@ -338,4 +334,36 @@ fn enter(namespace: &Namespace) -> io::Result<()> {
 
 fn clock(id: ClockId) -> Duration {
     Duration::try_from(clock_gettime(id)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_outside_of_the_range_and_reserved_ones_are_taken() {
+        let range = [
+            ("ip_local_port_range_low", 40_000),
+            ("ip_local_port_range_high", 40_099),
+        ];
+        let taken = taken_ports(&Sysctls::of(&range).reserving("40010-40019,50000"));
+        let free = |port: u16| taken[usize::from(port / 64)] >> (port % 64) & 1 == 0;
+        let free: Vec<u16> = (0..=u16::MAX).filter(|port| free(*port)).collect();
+        let expected: Vec<u16> = (40_000..=40_009).chain(40_020..=40_099).collect();
+        assert_eq!(free, expected);
+    }
+
+    #[test]
+    fn without_a_range_every_port_is_taken() {
+        assert_eq!(taken_ports(&Sysctls::default()), [u64::MAX; PORT_WORDS]);
+    }
+
+    #[test]
+    fn mapped_addresses_are_told_as_what_they_stand_for() {
+        let mut bytes = [0; 16];
+        bytes[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
+        assert_eq!(address(bytes), IpAddr::from([192, 0, 2, 1]));
+        bytes[0] = 0x20;
+        assert!(address(bytes).is_ipv6());
+    }
 }

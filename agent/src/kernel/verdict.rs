@@ -35,10 +35,18 @@ impl Verdict {
             ProgramError::LoadError {
                 io_error,
                 verifier_log,
-            } => Self::Broken {
-                reason: format!("the kernel refused to load it: {io_error}"),
-                verifier_log: verifier_log.to_string(),
-            },
+            } => {
+                let verifier_log = verifier_log.to_string();
+                match missing_helper(&verifier_log) {
+                    Some(helper) => Self::Unsupported {
+                        reason: format!("this kernel has no helper {helper} for it"),
+                    },
+                    None => Self::Broken {
+                        reason: format!("the kernel refused to load it: {io_error}"),
+                        verifier_log,
+                    },
+                }
+            }
             ProgramError::SyscallError(error) => Self::Broken {
                 reason: format!("{error}: {}", error.io_error),
                 verifier_log: String::new(),
@@ -55,6 +63,16 @@ impl Verdict {
     pub const fn is_attached(&self) -> bool {
         matches!(self, Self::Attached)
     }
+}
+
+/// The helper that the verifier does not know (`check_helper_call()`): by number where the kernel
+/// has none of that number, else by name.
+fn missing_helper(verifier_log: &str) -> Option<&str> {
+    let mut lines = verifier_log.lines();
+    lines.find_map(|line| {
+        line.strip_prefix("invalid func unknown#")
+            .or_else(|| line.strip_prefix("unknown func "))
+    })
 }
 
 impl std::fmt::Display for Verdict {
@@ -76,4 +94,18 @@ pub struct ProgramReport {
     pub verdict: Verdict,
     /// The kernel's statistics; nothing where it does not run.
     pub stats: Option<ProgramStats>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_that_is_missing_is_no_fault_of_the_program() {
+        let log = "5: (85) call unknown#162\ninvalid func unknown#162\nprocessed 7 insns";
+        assert_eq!(missing_helper(log), Some("162"));
+        let log = "5: (85) call bpf_x#9\nunknown func bpf_x#9\nprocessed 7 insns";
+        assert_eq!(missing_helper(log), Some("bpf_x#9"));
+        assert_eq!(missing_helper("invalid access to map value"), None);
+    }
 }

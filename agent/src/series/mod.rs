@@ -383,3 +383,116 @@ fn service(stall: &Stall) -> Vec<String> {
 fn number(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        census::{Connects, NamespaceCensus},
+        limits::{Limits, Mibs},
+    };
+
+    fn census(seconds: u64) -> Census {
+        Census {
+            at: Duration::from_secs(seconds),
+            ..Census::default()
+        }
+    }
+
+    fn connects(workload: &str, port: u16, count: u64) -> Connects {
+        Connects {
+            workload: Arc::new(Workload::of_cgroup(workload)),
+            netns: 1,
+            destination: IpAddr::from([192, 0, 2, 1]),
+            port,
+            count,
+        }
+    }
+
+    fn connects_of(series: &Series, workload: &str) -> u64 {
+        let rows = series.connects.rows();
+        let row = rows.iter().find(|(labels, _)| labels[0] == workload);
+        row.map_or(0, |(_, [count])| *count)
+    }
+
+    #[test]
+    fn connects_count_on_when_the_programs_forget_a_destination() {
+        let mut series = Series::new(Bounds::default());
+        let mut now = census(0);
+        for (counts, expected) in [
+            (vec![(80, 5)], 5),
+            (vec![(80, 7), (443, 1)], 8),
+            (vec![(443, 4)], 11),
+            (vec![(80, 2), (443, 4)], 13),
+            // Fewer than before: forgotten and met again between two censuses.
+            (vec![(80, 1), (443, 4)], 14),
+        ] {
+            now.connects = counts
+                .iter()
+                .map(|(port, count)| connects("/a.service", *port, *count))
+                .collect();
+            series.update(&now, &Findings::default());
+            assert_eq!(
+                connects_of(&series, "unit:a.service"),
+                expected,
+                "{counts:?}"
+            );
+        }
+    }
+
+    /// A census of these namespaces, by inode number, with their overflows.
+    fn overflowing(namespaces: &[(u64, u64)]) -> Census {
+        let namespace = |(inode, overflows): &(u64, u64)| NamespaceCensus {
+            inode: *inode,
+            limits: Limits {
+                mibs: Mibs::of(&[("TCPTimeWaitOverflow", *overflows)]),
+                ..Limits::default()
+            },
+            ..NamespaceCensus::default()
+        };
+        Census {
+            namespaces: namespaces.iter().map(namespace).collect(),
+            present: namespaces.iter().map(|(inode, _)| *inode).collect(),
+            ..Census::default()
+        }
+    }
+
+    #[test]
+    fn no_row_of_overflows_falls_though_namespaces_come_and_go() {
+        let mut series = Series::new(Bounds {
+            label_sets: 2,
+            ..Bounds::default()
+        });
+        let mut rows = |namespaces: &[(u64, u64)]| {
+            series.update(&overflowing(namespaces), &Findings::default());
+            let rows = series.overflows.rows();
+            let rows: Vec<String> = rows
+                .into_iter()
+                .map(|(netns, count)| format!("{netns} {count}"))
+                .collect();
+            rows.join(", ")
+        };
+        assert_eq!(rows(&[(1, 5), (2, 0)]), "1 5, _gone 0, _other 0");
+        assert_eq!(
+            rows(&[(1, 5), (2, 1), (3, 7)]),
+            "1 5, 2 1, _gone 0, _other 7"
+        );
+        // The first has gone; the third counts with the others for good.
+        assert_eq!(rows(&[(2, 1), (3, 8)]), "2 1, _gone 5, _other 8");
+        assert_eq!(rows(&[(2, 1), (4, 1)]), "2 1, 4 1, _gone 5, _other 8");
+        assert_eq!(rows(&[]), "_gone 7, _other 8");
+    }
+
+    #[test]
+    fn a_namespace_that_was_not_reached_counts_on() {
+        let mut series = Series::new(Bounds::default());
+        series.update(&overflowing(&[(1, 5)]), &Findings::default());
+        let mut unreached = overflowing(&[]);
+        unreached.present = vec![1];
+        series.update(&unreached, &Findings::default());
+        series.update(&overflowing(&[(1, 6)]), &Findings::default());
+        let rows = series.rows(&Census::default());
+        assert_eq!(rows.mibs, [("TCPTimeWaitOverflow", 6)]);
+        assert_eq!(rows.overflows[0], ("1".to_owned(), 6));
+    }
+}

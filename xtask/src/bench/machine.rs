@@ -33,15 +33,20 @@ pub(super) fn describe(tools: &[Tool], loads: &[Load], subject: &Subject) -> Str
     }
     packages.dedup();
     for package in packages {
-        parts.push(answer(Command::new("dpkg-query").args([
-            "--show",
-            "--showformat",
-            "${Package} ${Version}",
-            package,
-        ])));
+        parts.push(version(package));
     }
     parts.push(answer(Command::new("date").args(["--utc", "+%F"])));
     parts.join("; ")
+}
+
+/// A Debian package and its version.
+pub(super) fn version(package: &str) -> String {
+    answer(Command::new("dpkg-query").args([
+        "--show",
+        "--showformat",
+        "${Package} ${Version}",
+        package,
+    ]))
 }
 
 fn processor() -> String {

@@ -99,6 +99,11 @@ impl Metrics {
         Ok(Account::read(&self.get("/metrics")?))
     }
 
+    /// All of them, as text.
+    pub(super) fn text(&self) -> Result<String> {
+        self.get("/metrics")
+    }
+
     fn get(&self, path: &str) -> Result<String> {
         let url = format!("{}{path}", self.base);
         let mut response = self

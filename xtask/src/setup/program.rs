@@ -43,13 +43,16 @@ pub(super) const TESTS: [Program; 6] = [
 ];
 
 /// What the benchmarks drive, and whom they compare with.
-pub(super) const BENCH: [Program; 6] = [
+pub(super) const BENCH: [Program; 8] = [
     Program::new("ip", "iproute2"),
     Program::new("nginx", "nginx").with_service("nginx.service"),
     Program::new("wrk", "wrk"),
     Program::new("perf", "linux-perf"),
     Program::new("tcpstates", "libbpf-tools"),
     Program::new("tcplife", "libbpf-tools"),
+    Program::new("nsenter", "util-linux"),
+    Program::new("prometheus-node-exporter", "prometheus-node-exporter")
+        .with_service("prometheus-node-exporter.service"),
 ];
 
 impl Requirement for Program {

@@ -1,0 +1,282 @@
+//! What a census costs beside `ss` and `node_exporter`, on the same sockets, by turns.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::table::Spread;
+use super::tool::{Subject, Tool};
+use super::{cpu, machine, prom};
+use crate::child::Guarded;
+use crate::setup::program;
+
+/// How long the agent runs by itself: shorter than TIME_WAIT lasts after all before it.
+const WATCHED: Duration = Duration::from_secs(30);
+
+/// Where node_exporter listens, in the namespace of the sockets.
+const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9100);
+
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// The sockets to be counted.
+#[derive(Clone, Copy)]
+struct Mix {
+    name: &'static str,
+    time_wait: u32,
+    established: u32,
+    /// Others with three sockets each.
+    namespaces: u32,
+    /// The census's budget as a part of what `ss` and `node_exporter` take.
+    budget: Option<[f64; 2]>,
+}
+
+/// How long each took in one round, in milliseconds.
+struct Round {
+    census: f64,
+    ss: f64,
+    exporter: Option<f64>,
+}
+
+/// Measures both mixes of the design, and the first again beside a hundred namespaces.
+pub(super) fn run(rounds: u32, subject: &Subject) -> Result<String> {
+    let sixth = [1.0 / 6.0, 1.0 / 3.0];
+    let mixes = [
+        Mix {
+            name: "300 000 TIME_WAIT",
+            time_wait: 300_000,
+            established: 0,
+            namespaces: 0,
+            budget: Some(sixth),
+        },
+        Mix {
+            name: "200 000 established",
+            time_wait: 0,
+            established: 200_000,
+            namespaces: 0,
+            budget: Some([0.5, 0.5]),
+        },
+        Mix {
+            name: "300 000 TIME_WAIT, 100 namespaces",
+            time_wait: 300_000,
+            established: 0,
+            namespaces: 100,
+            budget: None,
+        },
+    ];
+    let mut costs = String::from(
+        "| sockets | census | ÷ `ss -tanH` | budget | ÷ node_exporter tcpstat | budget |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    let mut watched = String::from(
+        "| sockets | CPU of one core | resident memory | oldest census |\n|---|---|---|---|\n",
+    );
+    for mix in mixes {
+        eprintln!("{}: making the sockets", mix.name);
+        let held = Held::make(mix)?;
+        if let Some(budget) = mix.budget {
+            costs += &cost(mix, budget, rounds, &held, subject)?;
+        }
+        eprintln!("{}: the agent runs for {} s", mix.name, WATCHED.as_secs());
+        watched += &watch(mix, subject)?;
+    }
+    Ok(format!(
+        "{costs}\nThe agent at its default interval, for {} s:\n\n{watched}",
+        WATCHED.as_secs()
+    ))
+}
+
+/// The machine and the versions the tables hold for.
+pub(super) fn describe(subject: &Subject) -> String {
+    let packages = ["iproute2", "prometheus-node-exporter"];
+    let versions = packages.map(machine::version);
+    let machine = machine::describe(&[Tool::Agent], &[], subject);
+    format!("{machine}; {}", versions.join("; "))
+}
+
+/// The process that holds the sockets.
+struct Held(Guarded);
+
+impl Held {
+    fn make(mix: Mix) -> Result<Self> {
+        let myself = std::env::current_exe().context("could not find this program's own file")?;
+        let mut command = Command::new(myself);
+        command.args(["bench", "hold"]);
+        for (option, count) in [
+            ("--time-wait", mix.time_wait),
+            ("--established", mix.established),
+            ("--namespaces", mix.namespaces),
+        ] {
+            command.arg(option).arg(count.to_string());
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Guarded::spawn(&mut command)?;
+        let output = process.stdout().context("the output was not piped")?;
+        let mut line = String::new();
+        BufReader::new(output)
+            .read_line(&mut line)
+            .context("could not hear of the sockets")?;
+        if line.trim() != "ready" {
+            bail!("the sockets could not be made; the message above says why");
+        }
+        Ok(Self(process))
+    }
+
+    /// Does something in the namespace of the sockets, on a thread of its own.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/proc/{}/ns/net", self.0.id());
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let file = File::open(&path).with_context(|| format!("could not open {path}"))?;
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .context("could not enter the namespace of the sockets")?;
+                work()
+            });
+            thread.join().map_err(|_| anyhow!("a thread panicked"))?
+        })
+    }
+}
+
+fn cost(mix: Mix, budget: [f64; 2], rounds: u32, held: &Held, subject: &Subject) -> Result<String> {
+    let agent = subject.agent.as_deref().context("no agent was built")?;
+    let exporter = exporter(held)?;
+    let client: ureq::Agent = ureq::Agent::config_builder().build().into();
+    let mut measured = Vec::new();
+    for round in 1..=rounds {
+        eprintln!("{}: round {round} of {rounds}", mix.name);
+        let census = census(agent)?;
+        let ss = held.inside(ss)?;
+        let exporter = exporter
+            .is_some()
+            .then(|| held.inside(|| scrape(&client)))
+            .transpose()?;
+        measured.push(Round {
+            census,
+            ss,
+            exporter,
+        });
+    }
+    let censuses = Spread::of(measured.iter().map(|round| round.census));
+    let by_ss = Spread::of(measured.iter().map(|round| round.census / round.ss));
+    let by_exporter = measured
+        .iter()
+        .filter_map(|round| Some(round.census / round.exporter?));
+    let text = |spread: Option<Spread>, digits: usize| match spread {
+        Some(Spread { median, min, max }) => {
+            format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+        }
+        None => "not installed".to_owned(),
+    };
+    Ok(format!(
+        "| {} | {} ms | {} | {:.2} | {} | {:.2} |\n",
+        mix.name,
+        text(censuses, 0),
+        text(by_ss, 2),
+        budget[0],
+        text(Spread::of(by_exporter), 2),
+        budget[1]
+    ))
+}
+
+/// Milliseconds of a census of the whole host, by the agent's own account.
+fn census(agent: &Path) -> Result<f64> {
+    let mut command = Command::new(agent);
+    command.args(["snapshot", "--json"]);
+    let output = command.output().context("could not start the agent")?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("`agent snapshot` failed: {words}");
+    }
+    let snapshot: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("the snapshot is no JSON")?;
+    let seconds = snapshot["took"].as_f64();
+    Ok(seconds.context("the snapshot does not say what it took")? * 1e3)
+}
+
+fn ss() -> Result<f64> {
+    let started = Instant::now();
+    let status = Command::new("ss")
+        .arg("-tanH")
+        .stdout(Stdio::null())
+        .status()
+        .context("could not start ss")?;
+    if !status.success() {
+        bail!("`ss -tanH` failed ({status})");
+    }
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+/// `node_exporter` in the namespace of the sockets, with nothing but its census; none where it is
+/// not installed.
+fn exporter(held: &Held) -> Result<Option<Guarded>> {
+    let Some(program) = program::path("prometheus-node-exporter") else {
+        return Ok(None);
+    };
+    // Not from a thread of the namespace: the end of that would be the end of its child, too.
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/proc/{}/ns/net", held.0.id()))
+        .arg(program)
+        .args(["--collector.disable-defaults", "--collector.tcpstat"])
+        .arg(format!("--web.listen-address={EXPORTER}"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let exporter = Guarded::spawn(&mut command)?;
+    let client: ureq::Agent = ureq::Agent::config_builder().build().into();
+    let deadline = Instant::now() + DEADLINE;
+    while held.inside(|| scrape(&client)).is_err() {
+        if Instant::now() > deadline {
+            bail!("node_exporter does not answer at {EXPORTER}");
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(Some(exporter))
+}
+
+fn scrape(client: &ureq::Agent) -> Result<f64> {
+    let started = Instant::now();
+    let mut response = client.get(format!("http://{EXPORTER}/metrics")).call()?;
+    let text = response.body_mut().read_to_string()?;
+    if !text.contains("node_tcp_connection_states") {
+        bail!("node_exporter tells no states");
+    }
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Runs the agent beside the sockets, and asks it once a second how old its gauges are.
+fn watch(mix: Mix, subject: &Subject) -> Result<String> {
+    let running = Tool::Agent.start(subject)?.context("no agent was built")?;
+    let metrics = running.metrics.as_ref().context("the agent serves none")?;
+    let (started, worked) = (Instant::now(), cpu::of_process(running.process.id())?);
+    let mut oldest: f64 = 0.0;
+    let mut resident: f64 = 0.0;
+    while started.elapsed() < WATCHED {
+        thread::sleep(Duration::from_secs(1));
+        let text = metrics.text()?;
+        let completed = prom::sum(
+            &text,
+            "connstate_census_last_completion_timestamp_seconds",
+            &[],
+        );
+        let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
+        if completed > 0.0 {
+            oldest = oldest.max(now - completed);
+        }
+        resident = resident.max(prom::sum(&text, "process_resident_memory_bytes", &[]));
+    }
+    let used = cpu::of_process(running.process.id())? - worked;
+    let share = used / started.elapsed().as_secs_f64() * 100.0;
+    running.process.stop()?;
+    Ok(format!(
+        "| {} | {share:.2} % | {:.1} MiB | {oldest:.1} s |\n",
+        mix.name,
+        resident / 1_048_576.0
+    ))
+}
