@@ -12,7 +12,7 @@ use agent_ebpf::{
 use crate::{
     globals::field,
     seq::{IterMeta, SeqFile},
-    sock::{Sock, load},
+    sock::{Fields as _, Sock, load},
     task::Task,
 };
 

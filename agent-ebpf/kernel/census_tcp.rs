@@ -1,45 +1,33 @@
-//! The census: every TCP socket of the network namespace in which the iterator was opened.
+//! The full pass of a census: every TCP socket of the network namespace in which the iterator was
+//! opened.
 //!
-//! One run at a time: the agent has but one thread for it. The iterator visits listeners, then
-//! request minisockets, full sockets and timewait minisockets (`net/ipv4/tcp_ipv4.c`). A socket
-//! whose record finds no room is visited again, so it is counted only once the record is written.
+//! The iterator visits listeners, then request minisockets, full sockets and timewait minisockets
+//! (`net/ipv4/tcp_ipv4.c`). A socket whose record finds no room is visited again, so it is counted
+//! only once the record is written.
 
-use core::{arch::asm, ffi::c_void};
+use core::ffi::c_void;
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap},
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_jiffies64, bpf_skc_to_tcp_timewait_sock},
-    },
+    helpers::generated::bpf_skc_to_tcp_timewait_sock,
     macros::btf_map,
 };
 
 use agent_ebpf::{
-    census::{
-        CensusCounts, CgroupCounts, PORT_WORDS, PortKey, PortSet, SOCKET_IPV6, SOCKET_ORPHAN,
-        SOCKET_SOFT_ERROR, SOCKET_UNACCEPTED, SocketRecord, workload_state,
-    },
-    close::SOCK_DEAD,
-    maps::{CGROUP_CAPACITY, PORT_CAPACITY},
-    record::LATE_AFTER_NS,
+    census::{CensusCounts, PORT_WORDS, PortKey, PortSet},
+    maps::PORT_CAPACITY,
+    socket::SocketEntry,
     state::{self, NEW_SYN_RECV, SYN_RECV, TIME_WAIT},
 };
 
 use crate::{
+    census::{self, Full},
     count,
-    globals::field,
+    globals::{field, setting},
     seq::{IterMeta, SeqFile},
-    sock::{Sock, TcpSock, load},
+    sock::{Fields as _, Sock, TcpSock, load},
     table,
 };
-
-#[btf_map]
-static CENSUS: Array<CensusCounts, 1> = Array::new();
-
-/// Full sockets by cgroup.
-#[btf_map]
-static CENSUS_CGROUPS: HashMap<u64, CgroupCounts, CGROUP_CAPACITY> = HashMap::new();
 
 /// Sockets on ephemeral ports.
 #[btf_map]
@@ -60,22 +48,21 @@ struct IterTcp {
 extern "C" fn census_tcp(context: *const IterTcp) -> i32 {
     // SAFETY: the kernel hands over a bpf_iter__tcp.
     let (meta, socket) = unsafe { ((*context).meta, (*context).socket) };
-    let Some(counts) = CENSUS.get_ptr_mut(0) else {
+    let Some(counts) = census::counts() else {
         return 0;
     };
     // SAFETY: the map's value, which nothing else touches during a pass.
     let counts = unsafe { &mut *counts };
     if socket.is_null() {
         // The last call of a pass.
-        // SAFETY: the helpers have no preconditions.
-        (counts.jiffies, counts.clock_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };
+        census::end(counts);
         return 0;
     }
     let sock = Sock::new(socket);
     match sock.state() {
-        NEW_SYN_RECV => count(counts, SYN_RECV, 0, 0),
+        NEW_SYN_RECV => census::add(counts, SYN_RECV, 0, 0),
         TIME_WAIT => {
-            count(counts, substate(sock), 1, 0);
+            census::add(counts, substate(sock), 1, 0);
             use_port(sock);
         }
         state => {
@@ -91,48 +78,29 @@ extern "C" fn census_tcp(context: *const IterTcp) -> i32 {
 /// A full socket or a listener.
 #[inline(always)]
 fn visit(output: SeqFile, counts: &mut CensusCounts, state: u8, sock: Sock, tcp: TcpSock) {
-    let cgroup = tcp.cgroup();
-    let dead = sock.flags() & SOCK_DEAD;
+    let remembers = counts.remember != 0 && setting::ITERATOR_LOCKS.is_set();
     let listens = state == state::LISTEN;
-    if listens || state::is_lingering(state) {
-        let (age_ns, pid) = remembered(sock);
-        if listens || age_ns == 0 || age_ns > LATE_AFTER_NS {
-            let record = record(state, sock, tcp, cgroup, age_ns, pid);
-            if !output.write(&record) {
-                return;
-            }
+    if listens || remembers || state::is_lingering(state) {
+        let full = Full {
+            fields: tcp,
+            state,
+            cookie: sock.cookie(),
+        };
+        let (since_ns, pid) = remembered(sock, remembers);
+        if !full.tell(output, since_ns, pid) {
+            return;
         }
     }
-    // SOCK_DEAD is the lowest bit: one or none.
-    count(counts, state, 0, dead);
+    Full {
+        fields: tcp,
+        state,
+        cookie: 0,
+    }
+    .count(counts);
     if listens {
         take_port(sock.bound_port());
-        return;
-    }
-    use_port(sock);
-    if let Some(place) = workload_state(state)
-        && let Some(of_cgroup) = count::entry(&CENSUS_CGROUPS, &cgroup, &[0; 5])
-        // SAFETY: the map's value, which nothing else touches during a pass.
-        && let Some(sockets) = unsafe { (*of_cgroup).get_mut(place) }
-    {
-        *sockets += 1;
-    }
-}
-
-#[inline(always)]
-fn count(counts: &mut CensusCounts, shown: u8, minisockets: u64, orphans: u64) {
-    // Where the compiler knows the state from a branch it took, it leaves out the check below, and
-    // the verifiers of 5.10 and 6.1 do not know what it knows. One check serves both arrays: of
-    // two, those verifiers follow a path on which the first fails and the second does not.
-    let mut index = usize::from(shown);
-    // SAFETY: states are four bits, so this changes nothing; it hides the rest from the compiler.
-    unsafe { asm!("{0} &= 15", inout(reg) index) };
-    if let (Some(of_state), Some(orphans_of_state)) =
-        (counts.states.get_mut(index), counts.orphans.get_mut(index))
-    {
-        *of_state += 1;
-        *orphans_of_state += orphans;
-        counts.minisockets += minisockets;
+    } else {
+        use_port(sock);
     }
 }
 
@@ -148,89 +116,44 @@ fn substate(sock: Sock) -> u8 {
     unsafe { load(minisocket.cast_const().cast(), &field::TW_SUBSTATE) }
 }
 
-/// How long the socket has been in its state, and the process that closed or opened it, as far
-/// as its entry tells.
+/// Since when the socket is in its state and who opened or closed it, 0 where that is not
+/// remembered. Where nothing is, and the agent asks for it, an entry is made,
+/// by which the next pass over what is remembered finds it; the iterator holds the socket's lock.
 #[inline(always)]
-fn remembered(sock: Sock) -> (u64, u32) {
-    let Some(entry) = table::find(sock.key()) else {
-        return (0, 0);
-    };
-    // SAFETY: entries are never unmapped, and the iterator holds this socket's lock.
-    let entry = unsafe { &*entry };
-    if entry.cookie != 0 && entry.cookie != sock.known_cookie() {
+fn remembered(sock: Sock, remember: bool) -> (u64, u32) {
+    let key = sock.key();
+    let cookie = sock.known_cookie();
+    if let Some(entry) = table::find(key) {
+        // SAFETY: entries are never unmapped, and this socket's lock is held.
+        let entry = unsafe { &mut *entry };
+        if entry.cookie == 0 || entry.cookie == cookie {
+            return (entry.since_ns, entry.pid);
+        }
+        // Else left by another socket, whose close was missed.
+        if remember {
+            fill(entry, cookie);
+        }
         return (0, 0);
     }
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let age = if entry.since_ns == 0 {
-        0
-    } else {
-        now.wrapping_sub(entry.since_ns)
-    };
-    (age, entry.pid)
+    if remember && let Some(counters) = count::counters() {
+        // SAFETY: the pointer is this CPU's counters.
+        match unsafe { table::claim(counters, key) } {
+            // SAFETY: as above.
+            Some(entry) => fill(unsafe { &mut *entry }, cookie),
+            // SAFETY: the pointer is this CPU's counters.
+            None => unsafe { count::add(&raw mut (*counters).lost_state_full, 1) },
+        }
+    }
+    (0, 0)
 }
 
+/// Makes an entry that of a socket of which nothing is known.
 #[inline(always)]
-fn record(state: u8, sock: Sock, tcp: TcpSock, cgroup: u64, age_ns: u64, pid: u32) -> SocketRecord {
-    // SAFETY: the helpers have no preconditions.
-    let (jiffies, now_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };
-    let snd_una = tcp.load::<u32>(&field::TCP_SND_UNA);
-    let snd_nxt = tcp.load::<u32>(&field::TCP_SND_NXT);
-    let retrans_stamp = tcp.load::<u32>(&field::TCP_RETRANS_STAMP);
-    let probes_tstamp = tcp.load_optional::<u32>(&field::ICSK_PROBES_TSTAMP);
-    let mut flags = 0;
-    if sock.is_ipv6() {
-        flags |= SOCKET_IPV6;
-    }
-    if sock.flags() & SOCK_DEAD != 0 {
-        flags |= SOCKET_ORPHAN;
-    } else if !tcp.has_socket() && !tcp.is_mptcp() {
-        flags |= SOCKET_UNACCEPTED;
-    }
-    if tcp.load_optional::<i32>(&field::SOCK_ERR_SOFT) != 0 {
-        flags |= SOCKET_SOFT_ERROR;
-    }
-    SocketRecord {
-        socket: sock.id(sock.cookie(), sock.bound_port()),
-        cgroup,
-        age_ns,
-        pid,
-        accept_queue: tcp.load(&field::SOCK_ACK_BACKLOG),
-        accept_queue_limit: tcp.load(&field::SOCK_MAX_ACK_BACKLOG),
-        unread: tcp.unread(),
-        unsent: tcp.load::<u32>(&field::TCP_WRITE_SEQ).wrapping_sub(snd_nxt),
-        in_flight: snd_nxt.wrapping_sub(snd_una),
-        snd_una,
-        snd_wnd: tcp.load(&field::TCP_SND_WND),
-        packets_out: tcp.load(&field::TCP_PACKETS_OUT),
-        rto: tcp.load(&field::ICSK_RTO),
-        retransmit_in: tcp
-            .load_optional::<u64>(&field::RETRANSMIT_TIMER)
-            .wrapping_sub(jiffies) as i32,
-        keepalive_in: tcp
-            .load_optional::<u64>(&field::KEEPALIVE_TIMER)
-            .wrapping_sub(jiffies) as i32,
-        since_acknowledged: (jiffies as u32).wrapping_sub(tcp.load(&field::TCP_RCV_TSTAMP)),
-        retransmitting_ms: since((now_ns / 1_000_000) as u32, retrans_stamp),
-        probing: since(jiffies as u32, probes_tstamp),
-        user_timeout_ms: tcp.load(&field::ICSK_USER_TIMEOUT),
-        state,
-        flags,
-        retransmits: tcp.load(&field::ICSK_RETRANSMITS),
-        backoff: tcp.load(&field::ICSK_BACKOFF),
-        probes_out: tcp.load(&field::ICSK_PROBES_OUT),
-        reserved: [0; 3],
-    }
-}
-
-/// From `stamp` to `now`; 0 without a stamp, and at least 1 with one.
-#[inline(always)]
-fn since(now: u32, stamp: u32) -> u32 {
-    match now.wrapping_sub(stamp) {
-        _ if stamp == 0 => 0,
-        0 => 1,
-        time => time,
-    }
+fn fill(entry: &mut SocketEntry, cookie: u64) {
+    entry.since_ns = 0;
+    entry.cookie = cookie;
+    entry.pid = 0;
+    entry.flags = 0;
 }
 
 /// Something listens on this port: `connect()` does not choose it.

@@ -6,7 +6,7 @@ use agent_ebpf::{census::ConnectKey, counters::Counters, maps::CONNECT_CAPACITY}
 
 use crate::{
     count::{self, atomic_add},
-    sock::Sock,
+    sock::{Fields as _, Sock},
 };
 
 #[btf_map]

@@ -26,7 +26,7 @@ use crate::{
     connects,
     count::{self, counters},
     globals::field,
-    sock::{Sock, TcpSock},
+    sock::{Fields as _, Sock, TcpSock},
     stream,
     table::{self, Key},
     task,

@@ -37,6 +37,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod census;
+#[cfg(target_arch = "bpf")]
 mod connects;
 #[cfg(target_arch = "bpf")]
 mod count;
@@ -55,6 +57,8 @@ mod table;
 #[cfg(target_arch = "bpf")]
 mod task;
 
+#[cfg(target_arch = "bpf")]
+mod census_known;
 #[cfg(target_arch = "bpf")]
 mod census_owners;
 #[cfg(target_arch = "bpf")]

@@ -1,8 +1,12 @@
-//! Reads the kernel's sockets, by direct loads that the verifier checks.
+//! Reads the kernel's sockets: by direct loads that the verifier checks, or, where a program has
+//! nothing but an address, by a helper.
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::{bpf_get_socket_cookie, generated::bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{
+    bpf_get_socket_cookie,
+    generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock},
+};
 
 use agent_ebpf::record::SocketId;
 
@@ -31,9 +35,174 @@ pub(crate) unsafe fn load<T: Copy>(base: *const c_void, global: &Global) -> T {
     }
 }
 
+/// A way to the fields of a socket.
+pub(crate) trait Fields: Copy {
+    /// Where the socket lies.
+    fn address_of(self) -> *const c_void;
+
+    /// Loads a field of the kernel object at `base`, which the socket led to.
+    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T;
+
+    /// The field of the socket that `global` places.
+    #[inline(always)]
+    fn load<T: Copy>(self, global: &Global) -> T {
+        self.follow(self.address_of(), global)
+    }
+
+    /// The same, or zeros where this kernel has no such field.
+    #[inline(always)]
+    fn load_optional<T: Copy + Default>(self, global: &Global) -> T {
+        if global.location().is_present() {
+            self.load(global)
+        } else {
+            T::default()
+        }
+    }
+
+    /// Its state; also that of a minisocket.
+    #[inline(always)]
+    fn state(self) -> u8 {
+        self.load(&field::SOCK_STATE)
+    }
+
+    /// `sk_flags`.
+    #[inline(always)]
+    fn flags(self) -> u64 {
+        self.load(&field::SOCK_FLAGS)
+    }
+
+    /// Whether it is of family AF_INET6.
+    #[inline(always)]
+    fn is_ipv6(self) -> bool {
+        self.load::<u16>(&field::SOCK_FAMILY) == AF_INET6
+    }
+
+    /// The remote port, in host order; 0 where there is none (yet).
+    #[inline(always)]
+    fn remote_port(self) -> u16 {
+        u16::from_be(self.load(&field::SOCK_DPORT))
+    }
+
+    /// `skc_num`, the local port in host order; `__inet_put_port` zeroes it before →CLOSE.
+    #[inline(always)]
+    fn bound_port(self) -> u16 {
+        self.load(&field::SOCK_NUM)
+    }
+
+    /// The cookie, 0 where nobody has asked for it yet.
+    #[inline(always)]
+    fn known_cookie(self) -> u64 {
+        self.load(&field::SOCK_COOKIE)
+    }
+
+    /// The inode number of its network namespace; 0 where the kernel does not tell.
+    #[inline(always)]
+    fn netns(self) -> u32 {
+        if !field::SOCK_NET.location().is_present() || !field::NET_INUM.location().is_present() {
+            return 0;
+        }
+        self.follow(self.load(&field::SOCK_NET), &field::NET_INUM)
+    }
+
+    /// An address, IPv4 in the first four bytes.
+    #[inline(always)]
+    fn address(self, ipv6: bool, v4: &Global, v6: &Global) -> [u8; 16] {
+        let mut address = [0_u64; 2];
+        if !ipv6 {
+            address[0] = u64::from(self.load::<u32>(v4));
+        } else if v6.location().is_present() {
+            address[0] = self.load(v6);
+            // An in6_addr is 16 bytes; these are the last eight.
+            address[1] = self.follow(self.address_of().wrapping_byte_add(8), v6);
+        }
+        // SAFETY: two u64s are sixteen bytes.
+        unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(address) }
+    }
+
+    /// Its local and remote address, IPv4 ones as v4-mapped.
+    #[inline(always)]
+    fn mapped_addresses(self) -> ([u8; 16], [u8; 16]) {
+        let ipv6 = self.is_ipv6();
+        let mapped = |v4: &Global, v6: &Global| {
+            if ipv6 {
+                return self.address(true, v4, v6);
+            }
+            // The bytes 00 00 ff ff before those of the IPv4 address.
+            let address = [0, 0xffff_0000 | u64::from(self.load::<u32>(v4)) << 32];
+            // SAFETY: two u64s are sixteen bytes.
+            unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(address) }
+        };
+        (
+            mapped(&field::SOCK_SADDR, &field::SOCK_V6_SADDR),
+            mapped(&field::SOCK_DADDR, &field::SOCK_V6_DADDR),
+        )
+    }
+
+    /// Which socket this is, given the ports and cookie that the caller knows better.
+    #[inline(always)]
+    fn id(self, cookie: u64, local_port: u16) -> SocketId {
+        let ipv6 = self.is_ipv6();
+        SocketId {
+            cookie,
+            netns: self.netns(),
+            local_port,
+            remote_port: self.remote_port(),
+            local_address: self.address(ipv6, &field::SOCK_SADDR, &field::SOCK_V6_SADDR),
+            remote_address: self.address(ipv6, &field::SOCK_DADDR, &field::SOCK_V6_DADDR),
+        }
+    }
+
+    /// Whether `sk_socket` is set. Not of a [`Sock`] that an iterator handed over, as all below.
+    #[inline(always)]
+    fn has_socket(self) -> bool {
+        self.load::<u64>(&field::SOCK_SOCKET) != 0
+    }
+
+    /// The id of its cgroup, the inode number of that one's directory; 0 where the kernel does
+    /// not tell.
+    #[inline(always)]
+    fn cgroup(self) -> u64 {
+        if !field::SOCK_CGROUP.location().is_present()
+            || !field::CGROUP_KN.location().is_present()
+            || !field::KN_ID.location().is_present()
+        {
+            return 0;
+        }
+        let node = self.follow(self.load(&field::SOCK_CGROUP), &field::CGROUP_KN);
+        self.follow(node, &field::KN_ID)
+    }
+
+    /// Bytes received in order and not read, a FIN counted as one.
+    #[inline(always)]
+    fn unread(self) -> u32 {
+        self.load::<u32>(&field::TCP_RCV_NXT)
+            .wrapping_sub(self.load(&field::TCP_COPIED_SEQ))
+    }
+
+    /// Whether it is an MPTCP subflow.
+    #[inline(always)]
+    fn is_mptcp(self) -> bool {
+        field::TCP_IS_MPTCP.location().is_present() && self.load::<u8>(&field::TCP_IS_MPTCP) != 0
+    }
+}
+
 /// A pointer to `struct sock`, or to a minisocket where only the common part is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Sock(*const c_void);
+
+impl Fields for Sock {
+    #[inline(always)]
+    fn address_of(self) -> *const c_void {
+        self.0
+    }
+
+    #[inline(always)]
+    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T {
+        // SAFETY: the pointer is a tracepoint argument, a cast the kernel made, or was found in
+        // one of them, so BTF-typed.
+        unsafe { load(base, global) }
+    }
+}
 
 impl Sock {
     /// A tracepoint's socket argument.
@@ -48,12 +217,6 @@ impl Sock {
         self.0
     }
 
-    #[inline(always)]
-    fn load<T: Copy>(self, global: &Global) -> T {
-        // SAFETY: the pointer is a tracepoint argument or a cast the kernel made, so BTF-typed.
-        unsafe { load(self.0, global) }
-    }
-
     /// The key of what is remembered of it.
     #[inline(always)]
     pub(crate) fn key(self) -> Key {
@@ -65,18 +228,6 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn is_tcp(self) -> bool {
         self.load::<u16>(&field::SOCK_PROTOCOL) == IPPROTO_TCP
-    }
-
-    /// Its state; also that of a minisocket.
-    #[inline(always)]
-    pub(crate) fn state(self) -> u8 {
-        self.load(&field::SOCK_STATE)
-    }
-
-    /// `sk_flags`.
-    #[inline(always)]
-    pub(crate) fn flags(self) -> u64 {
-        self.load(&field::SOCK_FLAGS)
     }
 
     /// `sk_err`.
@@ -97,30 +248,6 @@ impl Sock {
         self.load(&field::SOCK_LINGERTIME)
     }
 
-    /// Whether it is of family AF_INET6.
-    #[inline(always)]
-    pub(crate) fn is_ipv6(self) -> bool {
-        self.load::<u16>(&field::SOCK_FAMILY) == AF_INET6
-    }
-
-    /// The remote port, in host order; 0 where there is none (yet).
-    #[inline(always)]
-    pub(crate) fn remote_port(self) -> u16 {
-        u16::from_be(self.load(&field::SOCK_DPORT))
-    }
-
-    /// `skc_num`, the local port in host order; `__inet_put_port` zeroes it before →CLOSE.
-    #[inline(always)]
-    pub(crate) fn bound_port(self) -> u16 {
-        self.load(&field::SOCK_NUM)
-    }
-
-    /// The cookie, 0 where nobody has asked for it yet.
-    #[inline(always)]
-    pub(crate) fn known_cookie(self) -> u64 {
-        self.load(&field::SOCK_COOKIE)
-    }
-
     /// The cookie, given now where it had none; below 5.12 still 0 then.
     #[inline(always)]
     pub(crate) fn cookie(self) -> u64 {
@@ -132,70 +259,11 @@ impl Sock {
         }
     }
 
-    /// The inode number of its network namespace; 0 where the kernel does not tell.
-    #[inline(always)]
-    pub(crate) fn netns(self) -> u32 {
-        if !field::SOCK_NET.location().is_present() || !field::NET_INUM.location().is_present() {
-            return 0;
-        }
-        let net: *const c_void = self.load(&field::SOCK_NET);
-        // SAFETY: BTF types the pointer found in skc_net as struct net.
-        unsafe { load(net, &field::NET_INUM) }
-    }
-
     /// Whether the agent was asked to watch its network namespace.
     #[inline(always)]
     pub(crate) fn is_watched(self) -> bool {
         let only = setting::ONLY_NETNS.get();
         only == 0 || self.netns() == only
-    }
-
-    #[inline(always)]
-    fn address(self, ipv6: bool, v4: &Global, v6: &Global) -> [u8; 16] {
-        let mut address = [0_u64; 2];
-        if !ipv6 {
-            address[0] = u64::from(self.load::<u32>(v4));
-        } else if v6.location().is_present() {
-            address[0] = self.load(v6);
-            let next = self.0.wrapping_byte_add(8);
-            // SAFETY: an in6_addr is 16 bytes; these are the last eight.
-            address[1] = unsafe { load(next, v6) };
-        }
-        // SAFETY: two u64s are sixteen bytes.
-        unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(address) }
-    }
-
-    /// Its local and remote address, IPv4 ones as v4-mapped.
-    #[inline(always)]
-    pub(crate) fn mapped_addresses(self) -> ([u8; 16], [u8; 16]) {
-        let ipv6 = self.is_ipv6();
-        let mapped = |v4: &Global, v6: &Global| {
-            if ipv6 {
-                return self.address(true, v4, v6);
-            }
-            // The bytes 00 00 ff ff before those of the IPv4 address.
-            let address = [0, 0xffff_0000 | u64::from(self.load::<u32>(v4)) << 32];
-            // SAFETY: two u64s are sixteen bytes.
-            unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(address) }
-        };
-        (
-            mapped(&field::SOCK_SADDR, &field::SOCK_V6_SADDR),
-            mapped(&field::SOCK_DADDR, &field::SOCK_V6_DADDR),
-        )
-    }
-
-    /// Which socket this is, given the ports and cookie that the caller knows better.
-    #[inline(always)]
-    pub(crate) fn id(self, cookie: u64, local_port: u16) -> SocketId {
-        let ipv6 = self.is_ipv6();
-        SocketId {
-            cookie,
-            netns: self.netns(),
-            local_port,
-            remote_port: self.remote_port(),
-            local_address: self.address(ipv6, &field::SOCK_SADDR, &field::SOCK_V6_SADDR),
-            remote_address: self.address(ipv6, &field::SOCK_DADDR, &field::SOCK_V6_DADDR),
-        }
     }
 
     /// The same socket as `tcp_sock`; nothing for minisockets and other protocols.
@@ -215,40 +283,20 @@ impl Sock {
 #[derive(Clone, Copy)]
 pub(crate) struct TcpSock(*const c_void);
 
+impl Fields for TcpSock {
+    #[inline(always)]
+    fn address_of(self) -> *const c_void {
+        self.0
+    }
+
+    #[inline(always)]
+    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T {
+        // SAFETY: bpf_skc_to_tcp_sock gave the pointer its type, and so what it led to.
+        unsafe { load(base, global) }
+    }
+}
+
 impl TcpSock {
-    /// The field that `global` places, which must be one of `tcp_sock`.
-    #[inline(always)]
-    pub(crate) fn load<T: Copy>(self, global: &Global) -> T {
-        // SAFETY: bpf_skc_to_tcp_sock gave the pointer its type.
-        unsafe { load(self.0, global) }
-    }
-
-    /// The field that `global` places, or zeros where this kernel has none.
-    #[inline(always)]
-    pub(crate) fn load_optional<T: Copy + Default>(self, global: &Global) -> T {
-        if global.location().is_present() {
-            self.load(global)
-        } else {
-            T::default()
-        }
-    }
-
-    /// Whether `sk_socket` is set.
-    #[inline(always)]
-    pub(crate) fn has_socket(self) -> bool {
-        self.load::<u64>(&field::SOCK_SOCKET) != 0
-    }
-
-    /// The id of its cgroup; 0 where the kernel does not tell.
-    #[inline(always)]
-    pub(crate) fn cgroup(self) -> u64 {
-        if field::SOCK_CGROUP.location().is_present() {
-            cgroup_id(self.load(&field::SOCK_CGROUP))
-        } else {
-            0
-        }
-    }
-
     /// `inet_sport` in host order, which outlives `skc_num`.
     #[inline(always)]
     pub(crate) fn source_port(self) -> u16 {
@@ -260,31 +308,43 @@ impl TcpSock {
     pub(crate) fn all_acknowledged(self) -> bool {
         self.load::<u32>(&field::TCP_SND_UNA) == self.load::<u32>(&field::TCP_WRITE_SEQ)
     }
+}
 
-    /// Bytes received in order and not read, a FIN counted as one.
-    #[inline(always)]
-    pub(crate) fn unread(self) -> u32 {
-        self.load::<u32>(&field::TCP_RCV_NXT)
-            .wrapping_sub(self.load(&field::TCP_COPIED_SEQ))
-    }
+/// A `tcp_sock` by its address alone, which may be another's by now: whoever reads it compares
+/// the cookie before and after. What cannot be read is zeros.
+#[derive(Clone, Copy)]
+pub(crate) struct Remembered {
+    address: *const c_void,
+    /// Where the helper puts what it reads: the stack has no room for each field.
+    scratch: *mut u64,
+}
 
-    /// Whether it is an MPTCP subflow.
+impl Remembered {
+    /// At this address. `scratch` is a word of a map.
     #[inline(always)]
-    pub(crate) fn is_mptcp(self) -> bool {
-        field::TCP_IS_MPTCP.location().is_present() && self.load::<u8>(&field::TCP_IS_MPTCP) != 0
+    pub(crate) fn at(address: u64, scratch: &mut u64) -> Self {
+        Self {
+            address: address as *const c_void,
+            scratch,
+        }
     }
 }
 
-/// The id of the cgroup at `cgroup`, the inode number of its directory; 0 where the kernel does
-/// not tell.
-#[inline(always)]
-pub(crate) fn cgroup_id(cgroup: *const c_void) -> u64 {
-    if !field::CGROUP_KN.location().is_present() || !field::KN_ID.location().is_present() {
-        return 0;
+impl Fields for Remembered {
+    #[inline(always)]
+    fn address_of(self) -> *const c_void {
+        self.address
     }
-    // SAFETY: BTF types the pointers on the way as struct cgroup and struct kernfs_node.
-    unsafe {
-        let node: *const c_void = load(cgroup, &field::CGROUP_KN);
-        load(node, &field::KN_ID)
+
+    #[inline(always)]
+    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T {
+        const { assert!(size_of::<T>() <= 8) };
+        let place = base.wrapping_byte_add(global.location().offset() as usize);
+        // SAFETY: the helper takes any address, and fills as much of the word as a T takes, with
+        // zeros where it cannot read; every T here is an integer or a pointer.
+        unsafe {
+            bpf_probe_read_kernel(self.scratch.cast(), size_of::<T>() as u32, place);
+            core::ptr::read_volatile(self.scratch.cast::<T>())
+        }
     }
 }

@@ -41,6 +41,21 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The address of the socket with this key. `scratch` is a word of a map: the origin is
+    /// written there and read back as a number, since the verifier lets nobody add one to a
+    /// pointer to somewhere else.
+    #[inline(always)]
+    pub(crate) fn address(key: u64, scratch: &mut u64) -> u64 {
+        let origin = &raw const setting::SOCKET_BUCKET_MASK as u64;
+        // SAFETY: a reference is valid; volatile, so that what is read is what the map holds.
+        unsafe {
+            core::ptr::write_volatile(scratch, origin);
+            key.wrapping_add(core::ptr::read_volatile(scratch))
+        }
+    }
+}
+
 /// The entries that the socket may have.
 #[inline(always)]
 fn places(key: Key, mut visit: impl FnMut(*mut SocketEntry) -> bool) -> Option<*mut SocketEntry> {

@@ -15,7 +15,7 @@ use agent_ebpf::census::{COMM_LEN, OWNER_SLOTS, OwnerSlot};
 
 use crate::{
     globals::{field, setting},
-    sock::{cgroup_id, load},
+    sock::load,
 };
 
 /// Processes as they were when they opened or closed a socket: by the time somebody asks, one
@@ -70,9 +70,16 @@ impl Task {
         {
             return 0;
         }
+        if !field::CGROUP_KN.location().is_present() || !field::KN_ID.location().is_present() {
+            return 0;
+        }
         let set: *const c_void = self.load(&field::TASK_CGROUPS);
-        // SAFETY: BTF types the pointer found in the task as struct css_set.
-        cgroup_id(unsafe { load(set, &field::CSS_SET_CGROUP) })
+        // SAFETY: BTF types the pointers on the way: css_set, cgroup, kernfs_node.
+        unsafe {
+            let cgroup: *const c_void = load(set, &field::CSS_SET_CGROUP);
+            let node: *const c_void = load(cgroup, &field::CGROUP_KN);
+            load(node, &field::KN_ID)
+        }
     }
 }
 

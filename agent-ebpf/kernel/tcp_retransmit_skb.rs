@@ -14,7 +14,7 @@ use agent_ebpf::{
 use crate::{
     count::{self, counters},
     globals::{Global, field, setting},
-    sock::{Sock, load},
+    sock::{Fields as _, Sock, load},
     stream, table,
 };
 

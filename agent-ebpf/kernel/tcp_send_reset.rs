@@ -14,7 +14,7 @@ use agent_ebpf::{
 use crate::{
     count::{self, counters},
     globals::field,
-    sock::Sock,
+    sock::{Fields as _, Sock},
     table,
 };
 

@@ -19,6 +19,11 @@ pub struct CensusCounts {
     pub jiffies: u64,
     /// See `jiffies`.
     pub clock_ns: u64,
+    /// Set by the agent for a full pass: not 0 where it shall make an entry of the table of
+    /// sockets for each full socket without.
+    pub remember: u64,
+    /// The programs' own.
+    pub scratch: u64,
 }
 
 impl CensusCounts {
@@ -29,6 +34,8 @@ impl CensusCounts {
         minisockets: 0,
         jiffies: 0,
         clock_ns: 0,
+        remember: 0,
+        scratch: 0,
     };
 
     /// Adds another namespace's; the clocks are the later ones.

@@ -13,6 +13,8 @@ pub const SOCKETS: &str = "SOCKETS";
 pub const CENSUS: &str = "CENSUS";
 /// [`crate::census::CgroupCounts`] by cgroup id.
 pub const CENSUS_CGROUPS: &str = "CENSUS_CGROUPS";
+/// [`crate::census::CensusCounts`] by the inode number of the network namespace.
+pub const CENSUS_NAMESPACES: &str = "CENSUS_NAMESPACES";
 /// Sockets by [`crate::census::PortKey`].
 pub const CENSUS_PORTS: &str = "CENSUS_PORTS";
 /// One [`crate::census::PortSet`].
@@ -31,6 +33,8 @@ pub const RING_BYTES: u32 = 4 * 1024 * 1024;
 pub const SOCKET_CAPACITY: u32 = 524_288;
 /// Unread bytes above which a record wakes the agent, as a part of the ring: one half.
 pub const WAKE_RING_DIVISOR: u32 = 2;
+/// Network namespaces whose sockets are told apart by the pass over the table of sockets.
+pub const NAMESPACE_CAPACITY: usize = 4096;
 /// Cgroups whose sockets are told apart.
 pub const CGROUP_CAPACITY: usize = 2048;
 /// Pairs of addresses and a remote port whose ephemeral ports are told apart, in one namespace.

@@ -27,6 +27,9 @@ pub enum Hook {
 /// The census of TCP sockets.
 pub const CENSUS_TCP: &str = "census_tcp";
 
+/// The pass over the sockets that the programs remember.
+pub const CENSUS_KNOWN: &str = "census_known";
+
 /// Whose sockets they are.
 pub const CENSUS_OWNERS: &str = "census_owners";
 
@@ -63,6 +66,12 @@ pub const PROGRAMS: &[Program] = &[
         purpose: "the number of sockets in each state, and which of them stall",
     },
     Program {
+        name: CENSUS_KNOWN,
+        hook: Hook::Iterator("bpf_map_elem"),
+        need: Need::Optional,
+        purpose: "frequent censuses of hosts with many network namespaces",
+    },
+    Program {
         name: CENSUS_OWNERS,
         hook: Hook::Iterator("task_file"),
         need: Need::Optional,
@@ -79,6 +88,8 @@ pub mod settings {
     pub const HAS_COOKIE_HELPER: &str = "HAS_COOKIE_HELPER";
     /// 1 where they may call `bpf_get_current_task_btf` (5.11).
     pub const HAS_CURRENT_TASK: &str = "HAS_CURRENT_TASK";
+    /// 1 where the iterator of sockets holds the lock of the one it hands over (5.15).
+    pub const ITERATOR_LOCKS: &str = "ITERATOR_LOCKS";
     /// 1 where `tcp_retransmit_skb` has a third argument, the error, and fires on failure too.
     pub const RETRANSMIT_HAS_ERR: &str = "RETRANSMIT_HAS_ERR";
     /// One less than the buckets of [`crate::maps::SOCKETS`], a power of two.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use agent_ebpf::{
     close::{CAUSE_COUNT, Revision},
-    counters::{Counters, Histogram},
+    counters::Counters,
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     detectors::{Findings, Thresholds, detect},
     kernel::ProgramReport,
     series::{Bounds, Rows, Series},
-    view::{Losses, View},
+    view::{CensusDurations, Losses, View},
 };
 
 /// How long after a close the RST that revises its cause may come. It is sent by the same CPU
@@ -47,7 +47,7 @@ pub struct Model {
     causes: Causes,
     programs: Vec<ProgramReport>,
     census: Option<Arc<Census>>,
-    census_durations: Histogram,
+    census_durations: CensusDurations,
     findings: Arc<Findings>,
     series: Series,
     rows: Arc<Rows>,
@@ -66,7 +66,7 @@ impl Model {
             causes: Causes::default(),
             programs: Vec::new(),
             census: None,
-            census_durations: Histogram::ZERO,
+            census_durations: CensusDurations::default(),
             findings: Arc::default(),
             rows: Arc::default(),
             events: 0,
@@ -91,7 +91,11 @@ impl Model {
 
     /// Takes in a census, which replaces the one before it.
     pub fn census(&mut self, census: Census) {
-        self.census_durations.observe(census.took);
+        let durations = &mut self.census_durations;
+        durations.full.observe(census.full_took);
+        if let Some(took) = census.known_took {
+            durations.known.observe(took);
+        }
         let before = self.census.as_deref();
         let findings = detect(&census, before, &self.setup.thresholds);
         self.series.update(&census, &findings);

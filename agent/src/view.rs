@@ -37,7 +37,7 @@ pub struct View {
     /// The last census; nothing before the first.
     pub census: Option<Arc<Census>>,
     /// How long censuses took.
-    pub census_durations: Histogram,
+    pub census_durations: CensusDurations,
     /// What the last census shows.
     pub findings: Arc<Findings>,
     /// The series with labels that had to be bounded.
@@ -62,6 +62,24 @@ impl View {
             report.program.name == CENSUS_TCP && report.verdict.is_attached()
         };
         self.census.is_some() || !self.programs.iter().any(counts)
+    }
+}
+
+/// How long the passes of censuses took.
+#[derive(Clone, Copy, Debug)]
+pub struct CensusDurations {
+    /// The full passes of one census together.
+    pub full: Histogram,
+    /// The quick pass over the sockets that the programs know.
+    pub known: Histogram,
+}
+
+impl Default for CensusDurations {
+    fn default() -> Self {
+        Self {
+            full: Histogram::ZERO,
+            known: Histogram::ZERO,
+        }
     }
 }
 

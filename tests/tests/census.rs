@@ -1,13 +1,13 @@
 //! The census against `ss`, state by state.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Shutdown, TcpStream},
 };
 
 use agent::{census::Census, detectors::Thresholds};
 use agent_ebpf::{
-    census::CensusCounts,
+    census::{CensusCounts, PORT_WORDS, SocketRecord},
     state::{
         STATE_COUNT,
         TcpState::{
@@ -259,5 +259,71 @@ fn one_namespace_alone_where_asked_for() -> Result<()> {
     ensure!(census.namespaces.len() == 1 && census.unreached == 0);
     let counts = of(&census, &asked).context("it was not counted")?.counts;
     ensure!(counts == CensusCounts::ZERO);
+    Ok(())
+}
+
+/// Full sockets by state, and the cookies of those that were told one by one.
+type Found = (States, BTreeSet<u64>);
+
+fn found(counts: &CensusCounts, sockets: &[SocketRecord]) -> Found {
+    let cookies = sockets.iter().map(|record| record.socket.cookie);
+    (states(&counts.states), cookies.collect())
+}
+
+#[test]
+fn a_quick_pass_finds_the_full_sockets_that_a_full_one_finds() -> Result<()> {
+    let netns = Netns::new()?;
+    let place = Place::new(Family::V6);
+    // These are older than the programs, the others are not.
+    let mut old = netns.run(|| place.connections(10))?;
+    let mut watch = Watch::new(&netns)?;
+    let mut young = netns.run(|| Place::new(Family::V4).connections(20))?;
+    let mut reader = watch.kernel().take_census()?.context("no census")?;
+    for connections in [&mut old, &mut young] {
+        connections.clients[..4]
+            .iter()
+            .try_for_each(|client| client.shutdown(Shutdown::Write))?;
+    }
+    let everything_taken = [u64::MAX; PORT_WORDS];
+    let mut pass = |remember| -> Result<[Found; 2]> {
+        let full = netns.run(|| Ok(reader.read(&everything_taken, remember)?))?;
+        let known = reader.read_known()?;
+        let mut namespaces = known.namespaces.iter();
+        let counts = namespaces
+            .find(|(inode, _)| *inode == netns.inode())
+            .map_or(CensusCounts::ZERO, |(_, counts)| *counts);
+        Ok([
+            found(&full.counts, &full.sockets),
+            found(&counts, &known.sockets),
+        ])
+    };
+    // Of the old ones, those that changed their state under the programs' eyes are known.
+    let [full, known] = pass(false)?;
+    ensure!(
+        full.0
+            == expected(&[
+                (Established, 44),
+                (FinWait2, 8),
+                (CloseWait, 8),
+                (Listen, 2)
+            ])
+    );
+    ensure!(
+        known.0
+            == expected(&[
+                (Established, 32),
+                (FinWait2, 8),
+                (CloseWait, 8),
+                (Listen, 1)
+            ])
+    );
+    // A full pass that remembers makes the rest known; and once they linger, all are told.
+    let mut last = [full, known];
+    wait::until("both passes to find the same", || {
+        last = pass(true)?;
+        Ok(last[0] == last[1] && last[0].1.len() == 18)
+    })
+    .with_context(|| format!("{last:?}"))?;
+    drop((old, young));
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Which sockets there are, in every network namespace of the host, and whose.
 //!
-//! The [`taker`] enters one namespace after the other ([`namespaces`]), passes over those without
-//! sockets, and has the others counted. The sockets that linger or listen are handed over one by
-//! one ([`socket`]); [`memory`] knows them from one census to the next, and [`owners`] whose they
-//! are, [`cgroups`] by which name.
+//! The [`taker`] is the thread. Each [`round`] it enters one namespace after the other
+//! ([`namespaces`]), by [`plan`] has its sockets counted in full or but for what is [`quick`] to
+//! tell, and passes over those without. The sockets that linger or listen are handed over one by
+//! one ([`socket`]); [`memory`] knows them from one census to the next, [`owners`] whose they are,
+//! [`cgroups`] by which name, and [`connects`] who goes whither.
 
 mod namespaces;
 mod socket;
@@ -11,6 +12,9 @@ mod memory;
 mod cgroups;
 mod owners;
 mod connects;
+mod plan;
+mod quick;
+mod round;
 mod taker;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -34,6 +38,12 @@ pub struct Census {
     pub at: Duration,
     /// How long it took.
     pub took: Duration,
+    /// How long the full passes in it took.
+    pub full_took: Duration,
+    /// How long the quick pass took; nothing where every namespace had a full one.
+    pub known_took: Option<Duration>,
+    /// When the oldest of the full passes that these numbers rest on ended: time since 1970.
+    pub full_completed: Duration,
     /// The sockets of each namespace.
     pub namespaces: Vec<NamespaceCensus>,
     /// Namespaces that could not be entered or counted.

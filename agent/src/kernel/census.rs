@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Read as _},
+    os::fd::AsFd as _,
     sync::{Arc, Mutex},
 };
 
@@ -12,18 +13,19 @@ use agent_ebpf::{
         PortSet, SocketRecord,
     },
     maps,
-    programs::{CENSUS_OWNERS, CENSUS_TCP},
+    programs::{CENSUS_KNOWN, CENSUS_OWNERS, CENSUS_TCP},
 };
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, MapData, MapError},
-    programs::{Iter, ProgramError, links::LinkError},
+    maps::{Array, HashMap, Map, MapData, MapError},
+    programs::{Iter, ProgramError, ProgramFd, links::LinkError},
 };
 use thiserror::Error;
 
 use super::{
     LoadError,
     loader::{lock, take_map},
+    map_iter,
 };
 
 /// Sockets handed over one by one in a pass over one namespace; more are only counted.
@@ -41,6 +43,7 @@ pub struct CensusReader {
     ebpf: Arc<Mutex<Ebpf>>,
     counts: Array<MapData, CensusCounts>,
     cgroups: HashMap<MapData, u64, CgroupCounts>,
+    namespaces: HashMap<MapData, u32, CensusCounts>,
     ports: HashMap<MapData, PortKey, u64>,
     taken_ports: Array<MapData, PortSet>,
     wanted: HashMap<MapData, u64, u32>,
@@ -59,6 +62,19 @@ pub struct Pass {
     pub untold: u64,
     /// Sockets on ephemeral ports.
     pub ports: Vec<(PortKey, u64)>,
+}
+
+/// What one pass over the sockets that the programs remember found.
+#[derive(Clone, Debug)]
+pub struct KnownPass {
+    /// Full sockets by state, of each network namespace by its inode number.
+    pub namespaces: Vec<(u32, CensusCounts)>,
+    /// Those of namespaces beyond the 4096 that are told apart; and the clocks.
+    pub elsewhere: CensusCounts,
+    /// Those that linger or listen, at most 65 536.
+    pub sockets: Vec<SocketRecord>,
+    /// Those beyond.
+    pub untold: u64,
 }
 
 /// Why they could not be counted.
@@ -88,6 +104,7 @@ impl CensusReader {
             ebpf: Arc::clone(ebpf),
             counts: take_map(&mut all, maps::CENSUS)?,
             cgroups: take_map(&mut all, maps::CENSUS_CGROUPS)?,
+            namespaces: take_map(&mut all, maps::CENSUS_NAMESPACES)?,
             ports: take_map(&mut all, maps::CENSUS_PORTS)?,
             taken_ports: take_map(&mut all, maps::CENSUS_TAKEN_PORTS)?,
             wanted: take_map(&mut all, maps::CENSUS_WANTED)?,
@@ -97,13 +114,18 @@ impl CensusReader {
     }
 
     /// Counts the sockets of the network namespace that the calling thread is in. `taken` are the
-    /// ports that its `connect()` does not choose.
+    /// ports that its `connect()` does not choose; `remember` says whether full sockets that the
+    /// programs have not met shall be remembered, for [`CensusReader::read_known`] to find.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses.
-    pub fn read(&mut self, taken: &PortSet) -> Result<Pass, CensusReadError> {
-        self.counts.set(0, CensusCounts::ZERO, 0)?;
+    pub fn read(&mut self, taken: &PortSet, remember: bool) -> Result<Pass, CensusReadError> {
+        let zero = CensusCounts {
+            remember: remember.into(),
+            ..CensusCounts::ZERO
+        };
+        self.counts.set(0, zero, 0)?;
         self.taken_ports.set(0, *taken, 0)?;
         let mut sockets = Vec::new();
         let untold = read_records(self.open(CENSUS_TCP)?, &mut sockets, SOCKETS_TOLD)?;
@@ -112,6 +134,34 @@ impl CensusReader {
             sockets,
             untold,
             ports: drain(&mut self.ports)?,
+        })
+    }
+
+    /// Counts the full sockets that the programs remember, of all namespaces.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn read_known(&mut self) -> Result<KnownPass, CensusReadError> {
+        self.counts.set(0, CensusCounts::ZERO, 0)?;
+        let mut sockets = Vec::new();
+        let file = {
+            let ebpf = lock(&self.ebpf);
+            let program: &ProgramFd = ebpf
+                .program(CENSUS_KNOWN)
+                .ok_or(CensusReadError::Missing)?
+                .fd()?;
+            let Some(Map::Array(table)) = ebpf.map(maps::SOCKETS) else {
+                return Err(CensusReadError::Missing);
+            };
+            map_iter::open(program.as_fd(), table.fd().as_fd())?
+        };
+        let untold = read_records(file, &mut sockets, SOCKETS_TOLD)?;
+        Ok(KnownPass {
+            namespaces: drain(&mut self.namespaces)?,
+            elsewhere: self.counts.get(&0, 0)?,
+            sockets,
+            untold,
         })
     }
 

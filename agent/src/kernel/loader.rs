@@ -317,6 +317,7 @@ fn load_object(
             settings::HAS_CURRENT_TASK,
             u32::from(host.is_at_least(5, 11)),
         ),
+        (settings::ITERATOR_LOCKS, u32::from(host.is_at_least(5, 15))),
         (settings::RETRANSMIT_HAS_ERR, u32::from(has_err)),
         (settings::ONLY_NETNS, options.only_netns),
         (

@@ -7,10 +7,11 @@ mod types;
 mod verdict;
 mod loader;
 mod census;
+mod map_iter;
 mod fdinfo;
 
 pub use self::{
-    census::{CensusReadError, CensusReader, Pass},
+    census::{CensusReadError, CensusReader, KnownPass, Pass},
     fdinfo::ProgramStats,
     host::{Host, HostError},
     loader::{Kernel, LoadError, Options, ReadError},

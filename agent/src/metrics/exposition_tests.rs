@@ -118,6 +118,8 @@ fn census() -> Census {
     Census {
         completed: Duration::from_millis(1_700_000_000_500),
         took: Duration::from_millis(2),
+        full_took: Duration::from_millis(2),
+        full_completed: Duration::from_secs(1_700_000_001),
         namespaces: vec![namespace(1), namespace(2)],
         unreached: 1,
         present: vec![1, 2, 3],

@@ -76,7 +76,8 @@ pub(super) fn run(rounds: u32, subject: &Subject) -> Result<String> {
          |---|---|---|---|---|---|\n",
     );
     let mut watched = String::from(
-        "| sockets | CPU of one core | resident memory | oldest census |\n|---|---|---|---|\n",
+        "| sockets | CPU of one core | resident memory | oldest gauge | oldest full pass |\n\
+         |---|---|---|---|---|\n",
     );
     for mix in mixes {
         eprintln!("{}: making the sockets", mix.name);
@@ -255,19 +256,18 @@ fn watch(mix: Mix, subject: &Subject) -> Result<String> {
     let running = Tool::Agent.start(subject)?.context("no agent was built")?;
     let metrics = running.metrics.as_ref().context("the agent serves none")?;
     let (started, worked) = (Instant::now(), cpu::of_process(running.process.id())?);
-    let mut oldest: f64 = 0.0;
-    let mut resident: f64 = 0.0;
+    let mut oldest = [0_f64; 2];
+    let mut resident = 0_f64;
     while started.elapsed() < WATCHED {
         thread::sleep(Duration::from_secs(1));
         let text = metrics.text()?;
-        let completed = prom::sum(
-            &text,
-            "connstate_census_last_completion_timestamp_seconds",
-            &[],
-        );
         let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
-        if completed > 0.0 {
-            oldest = oldest.max(now - completed);
+        for (oldest, kind) in oldest.iter_mut().zip(["known", "full"]) {
+            let family = "connstate_census_last_completion_timestamp_seconds";
+            let completed = prom::sum(&text, family, &[&format!("kind=\"{kind}\"")]);
+            if completed > 0.0 {
+                *oldest = oldest.max(now - completed);
+            }
         }
         resident = resident.max(prom::sum(&text, "process_resident_memory_bytes", &[]));
     }
@@ -275,8 +275,10 @@ fn watch(mix: Mix, subject: &Subject) -> Result<String> {
     let share = used / started.elapsed().as_secs_f64() * 100.0;
     running.process.stop()?;
     Ok(format!(
-        "| {} | {share:.2} % | {:.1} MiB | {oldest:.1} s |\n",
+        "| {} | {share:.2} % | {:.1} MiB | {:.1} s | {:.1} s |\n",
         mix.name,
-        resident / 1_048_576.0
+        resident / 1_048_576.0,
+        oldest[0],
+        oldest[1]
     ))
 }

@@ -73,24 +73,29 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_census_duration_seconds",
         kind: Kind::Histogram,
         labels: &["kind"],
-        help: "How long a census of the sockets took: full, of every namespace.",
+        help: "How long the passes of a census took: full, those over the namespaces whose turn it was; known, the one over the sockets that the kernel programs remember, of all namespaces, on hosts with so many that the full ones must take turns.",
         samples: |view| {
-            vec![Sample {
-                labels: vec!["full".to_owned()],
-                value: histogram_value(&view.census_durations),
-            }]
+            let durations = &view.census_durations;
+            [("full", &durations.full), ("known", &durations.known)]
+                .map(|(kind, histogram)| Sample {
+                    labels: vec![kind.to_owned()],
+                    value: histogram_value(histogram),
+                })
+                .into()
         },
     },
     Family {
         name: "connstate_census_last_completion_timestamp_seconds",
         kind: Kind::Gauge,
         labels: &["kind"],
-        help: "When the last census was complete, in seconds since 1970.",
+        help: "When the last census was complete, in seconds since 1970: known, that of full sockets, limits and findings; full, the oldest of the full passes it rests on for minisockets by state, requests and ephemeral ports.",
         samples: |view| {
-            let census = view.census.iter();
-            census
-                .map(|census| Sample::number(["full"], census.completed.as_secs_f64()))
-                .collect()
+            let Some(census) = &view.census else {
+                return Vec::new();
+            };
+            [("full", census.full_completed), ("known", census.completed)]
+                .map(|(kind, at)| Sample::number([kind], at.as_secs_f64()))
+                .into()
         },
     },
     Family {

@@ -1,0 +1,59 @@
+//! What a quick pass and `sockstat` tell of a namespace, put together with its last full pass:
+//! pure.
+
+use agent_ebpf::{census::CensusCounts, state};
+
+/// The sockets of a namespace: its full ones by `known`, the quick pass; its timewait minisockets
+/// by their number now; which of these are in FIN_WAIT2, and how many requests there are, by the
+/// `last` full pass, since nothing else tells.
+pub(super) fn refresh(last: &CensusCounts, known: &CensusCounts, minisockets: u64) -> CensusCounts {
+    let [time_wait, fin_wait2, syn_recv] =
+        [state::TIME_WAIT, state::FIN_WAIT2, state::SYN_RECV].map(usize::from);
+    // Every socket in TIME_WAIT is a minisocket.
+    let in_time_wait = if last.minisockets == 0 {
+        minisockets
+    } else {
+        let part = u128::from(minisockets) * u128::from(last.states[time_wait])
+            / u128::from(last.minisockets);
+        u64::try_from(part).unwrap_or(u64::MAX).min(minisockets)
+    };
+    let mut counts = *known;
+    counts.minisockets = minisockets;
+    counts.states[time_wait] = in_time_wait;
+    counts.states[fin_wait2] += minisockets - in_time_wait;
+    counts.states[syn_recv] = counts.states[syn_recv].max(last.states[syn_recv]);
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_ebpf::state::TcpState::{Established, FinWait2, SynRecv, TimeWait};
+
+    use super::*;
+
+    #[test]
+    fn full_sockets_are_the_quick_passs_and_minisockets_as_many_as_there_are() {
+        let mut last = CensusCounts::ZERO;
+        last.states[Established as usize] = 100;
+        last.states[SynRecv as usize] = 3;
+        last.states[TimeWait as usize] = 30;
+        last.states[FinWait2 as usize] = 10 + 1;
+        last.minisockets = 40;
+        let mut known = CensusCounts::ZERO;
+        known.states[Established as usize] = 90;
+        known.states[FinWait2 as usize] = 2;
+        let now = refresh(&last, &known, 80);
+        assert_eq!(now.states[Established as usize], 90);
+        assert_eq!(now.states[TimeWait as usize], 60);
+        assert_eq!(now.states[FinWait2 as usize], 2 + 20);
+        assert_eq!(now.states[SynRecv as usize], 3);
+        assert_eq!(now.minisockets, 80);
+    }
+
+    #[test]
+    fn minisockets_of_which_nothing_is_known_are_in_time_wait() {
+        let now = refresh(&CensusCounts::ZERO, &CensusCounts::ZERO, 7);
+        assert_eq!(now.states[TimeWait as usize], 7);
+        assert_eq!(now.states[FinWait2 as usize], 0);
+    }
+}

@@ -1,0 +1,427 @@
+//! One census after the other: which namespaces there are, what is in them, and whose.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs, io,
+    net::{IpAddr, Ipv6Addr},
+    os::{fd::AsFd as _, linux::fs::MetadataExt as _},
+    sync::mpsc::{Receiver, TryRecvError},
+    time::{Duration, SystemTime},
+};
+
+use agent_ebpf::census::{CensusCounts, PORT_WORDS, PortKey, PortSet, SocketRecord};
+use rustix::{
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+    time::ClockId,
+};
+use tracing::{debug, warn};
+
+use super::{
+    Census, Connects, Lingering, Listener, Namespace, NamespaceCensus, Options, PortUse,
+    connects::ConnectAges,
+    find, host,
+    memory::Memory,
+    owners::Owners,
+    plan::{LastFull, Plan, plan},
+    quick::refresh,
+    socket::jiffy,
+    taker::clock,
+};
+use crate::{
+    kernel::{CensusReadError, CensusReader, KnownPass, Pass},
+    limits::{Limits, Sockstat, Sysctls},
+    logging::chain,
+};
+
+/// For how long the limits of a namespace are taken to be what they were, where reading them each
+/// time costs too much.
+const LIMITS_LAST: Duration = Duration::from_secs(20);
+
+/// A namespace was not counted.
+#[derive(Debug, thiserror::Error)]
+enum CountError {
+    #[error("it cannot be entered: that takes CAP_SYS_ADMIN and CAP_SYS_PTRACE")]
+    Enter(#[source] io::Error),
+    #[error(transparent)]
+    Read(#[from] CensusReadError),
+}
+
+/// What is counted, and what is known from the last time.
+pub(super) struct Rounds {
+    reader: CensusReader,
+    options: Options,
+    memory: Memory,
+    owners: Owners,
+    connects: ConnectAges,
+    /// How long a jiffy is, once that is known.
+    jiffy: Option<Duration>,
+    /// The last full pass over each namespace.
+    fulls: BTreeMap<u64, Full>,
+    /// CPU time of the last quick pass; nothing where this kernel has none.
+    quick: Option<Duration>,
+    /// Namespaces that were not reached last time, so as to warn of each once.
+    unreached: BTreeSet<u64>,
+}
+
+/// A full pass over a namespace.
+struct Full {
+    counted: NamespaceCensus,
+    last: LastFull,
+    /// When it ended: time since 1970.
+    completed: Duration,
+    /// When its limits were read last: CLOCK_MONOTONIC.
+    limits_at: Duration,
+}
+
+impl Rounds {
+    pub(super) fn new(reader: CensusReader, options: Options) -> Self {
+        Self {
+            reader,
+            options,
+            memory: Memory::default(),
+            owners: Owners::new(),
+            connects: ConnectAges::default(),
+            jiffy: None,
+            fulls: BTreeMap::new(),
+            quick: Some(Duration::ZERO),
+            unreached: BTreeSet::new(),
+        }
+    }
+
+    /// A census of all namespaces; nothing where it was told to stop.
+    pub(super) fn census(&mut self, stopped: &Receiver<()>) -> io::Result<Option<Census>> {
+        let started = clock(ClockId::Monotonic);
+        let mut namespaces = find()?;
+        let only = u64::from(self.options.only_netns);
+        namespaces.retain(|namespace| only == 0 || only == namespace.inode);
+        let present: Vec<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
+        self.fulls.retain(|inode, _| present.contains(inode));
+        let plan = self.plan(&present);
+        let mut census = Census {
+            present,
+            ..Census::default()
+        };
+        let host = host();
+        let mut unreached = BTreeSet::new();
+        let mut full_took = Duration::ZERO;
+        for namespace in namespaces {
+            if stopped.try_recv() != Err(TryRecvError::Empty) {
+                return Ok(None);
+            }
+            let inode = namespace.inode;
+            let in_full = match &plan {
+                Plan::Full => true,
+                Plan::Quick(chosen) => chosen.contains(&inode),
+            };
+            let began = clock(ClockId::Monotonic);
+            let counted = if in_full {
+                self.count_in_full(&namespace, host, plan != Plan::Full)
+            } else {
+                self.look_at(&namespace)
+            };
+            if in_full {
+                full_took += clock(ClockId::Monotonic).saturating_sub(began);
+            }
+            match counted {
+                Ok(Some(counted)) => census.namespaces.push(counted),
+                Ok(None) => debug!(inode, "a network namespace went before it was counted"),
+                Err(error) => {
+                    if !self.unreached.contains(&inode) {
+                        let (path, error) = (namespace.path.display(), chain(&error));
+                        warn!(inode, %path, error, "a network namespace is not counted");
+                    }
+                    unreached.insert(inode);
+                }
+            }
+        }
+        self.unreached = unreached;
+        census.unreached = self.unreached.len();
+        census.full_took = full_took;
+        if let Plan::Quick(chosen) = &plan {
+            self.refresh(&mut census, chosen);
+        }
+        self.name(&mut census);
+        census.completed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let fulls = self.fulls.values().map(|full| full.completed);
+        census.full_completed = fulls.min().unwrap_or(census.completed);
+        census.at = clock(ClockId::Monotonic);
+        census.took = census.at.saturating_sub(started);
+        Ok(Some(census))
+    }
+
+    fn plan(&self, present: &[u64]) -> Plan {
+        let Some(quick) = self.quick else {
+            return Plan::Full;
+        };
+        let last = self.fulls.iter().map(|(inode, full)| (*inode, full.last));
+        plan(present, &last.collect(), self.options.interval, quick)
+    }
+
+    /// Counts all of one namespace's sockets; nothing where it is gone. Where quick passes follow,
+    /// they shall find these sockets.
+    fn count_in_full(
+        &mut self,
+        namespace: &Namespace,
+        host: Option<u64>,
+        remember: bool,
+    ) -> Result<Option<NamespaceCensus>, CountError> {
+        let worked = clock(ClockId::ThreadCPUTime);
+        if !enter(namespace)? {
+            return Ok(None);
+        }
+        let mut counted = NamespaceCensus {
+            inode: namespace.inode,
+            workload: namespace.pid.map(|pid| self.owners.of_process(pid)),
+            limits: Limits::read(),
+            ..NamespaceCensus::default()
+        };
+        counted.is_host = host.map_or(is_first(&counted), |host| host == namespace.inode);
+        // An iterator walks the whole host's hash table, if only to find that there is none.
+        if counted.limits.sockstat.has_tcp() {
+            let taken = taken_ports(&counted.limits.sysctls);
+            let pass = self.reader.read(&taken, remember)?;
+            self.decode_full(&mut counted, &pass);
+        }
+        let now = clock(ClockId::Monotonic);
+        let full = Full {
+            counted: counted.clone(),
+            last: LastFull {
+                at: now,
+                remembered: remember,
+                cost: clock(ClockId::ThreadCPUTime).saturating_sub(worked),
+            },
+            completed: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
+            limits_at: now,
+        };
+        self.fulls.insert(namespace.inode, full);
+        Ok(Some(counted))
+    }
+
+    /// What the last full pass over a namespace found, with what it uses now; nothing where it is
+    /// gone. A quick pass tells the rest.
+    fn look_at(&mut self, namespace: &Namespace) -> Result<Option<NamespaceCensus>, CountError> {
+        if !enter(namespace)? {
+            return Ok(None);
+        }
+        let now = clock(ClockId::Monotonic);
+        let Some(full) = self.fulls.get_mut(&namespace.inode) else {
+            return Ok(None);
+        };
+        let limits = &mut full.counted.limits;
+        if now.saturating_sub(full.limits_at) < LIMITS_LAST {
+            limits.sockstat = Sockstat::read();
+        } else {
+            *limits = Limits::read();
+            full.limits_at = now;
+        }
+        Ok(Some(full.counted.clone()))
+    }
+
+    /// Makes a quick pass, and brings those up to date that had no full one.
+    fn refresh(&mut self, census: &mut Census, chosen: &BTreeSet<u64>) {
+        let began = clock(ClockId::Monotonic);
+        let worked = clock(ClockId::ThreadCPUTime);
+        // The full passes have counted some of the same sockets.
+        let pass = self
+            .reader
+            .take_cgroups()
+            .and_then(|_| self.reader.read_known());
+        let pass = match pass {
+            Ok(pass) => pass,
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "no quick pass: every census is a full one"
+                );
+                self.quick = None;
+                return;
+            }
+        };
+        self.learn_jiffy(&pass.elsewhere);
+        let KnownPass {
+            namespaces,
+            sockets,
+            untold,
+            ..
+        } = pass;
+        let counts: HashMap<u32, CensusCounts> = namespaces.into_iter().collect();
+        let mut records: HashMap<u64, Vec<SocketRecord>> = HashMap::new();
+        for record in sockets {
+            records
+                .entry(record.socket.netns.into())
+                .or_default()
+                .push(record);
+        }
+        for namespace in &mut census.namespaces {
+            if chosen.contains(&namespace.inode) {
+                continue;
+            }
+            let known = u32::try_from(namespace.inode)
+                .ok()
+                .and_then(|inode| counts.get(&inode).copied())
+                .unwrap_or_default();
+            let minisockets = namespace.limits.sockstat.tw;
+            let minisockets = minisockets.unwrap_or(namespace.counts.minisockets);
+            namespace.counts = refresh(&namespace.counts, &known, minisockets);
+            namespace.lingering.clear();
+            namespace.listeners.clear();
+            let records = records.remove(&namespace.inode).unwrap_or_default();
+            self.decode(namespace, &records);
+            namespace.untold = 0;
+        }
+        if let Some(first) = census.namespaces.first_mut() {
+            first.untold += untold;
+        }
+        census.known_took = Some(clock(ClockId::Monotonic).saturating_sub(began));
+        self.quick = Some(clock(ClockId::ThreadCPUTime).saturating_sub(worked));
+    }
+
+    /// Takes in what a full pass found.
+    fn decode_full(&mut self, into: &mut NamespaceCensus, pass: &Pass) {
+        self.learn_jiffy(&pass.counts);
+        into.counts = pass.counts;
+        into.untold = pass.untold;
+        self.decode(into, &pass.sockets);
+        into.ports = pass.ports.iter().map(port_use).collect();
+    }
+
+    fn learn_jiffy(&mut self, counts: &CensusCounts) {
+        if self.jiffy.is_none() {
+            self.jiffy = jiffy(counts.jiffies, Duration::from_nanos(counts.clock_ns));
+        }
+    }
+
+    fn decode(&self, into: &mut NamespaceCensus, records: &[SocketRecord]) {
+        let now = clock(ClockId::Monotonic);
+        // A socket visited twice, as kernels before 6.17 may after a read, is one.
+        let mut cookies = BTreeSet::new();
+        for record in records {
+            if !cookies.insert(record.socket.cookie) {
+                continue;
+            }
+            if let Some(mut socket) = Lingering::decode(record, self.jiffy) {
+                self.memory.complete(now, &mut socket);
+                into.lingering.push(socket);
+            } else if let Some(listener) = Listener::decode(record) {
+                into.listeners.push(listener);
+            }
+        }
+    }
+
+    /// Names the owners of what was counted. What cannot be named is counted all the same.
+    fn name(&mut self, census: &mut Census) {
+        let now = clock(ClockId::Monotonic);
+        let thresholds = self.options.thresholds;
+        let stalls = |socket: &Lingering| thresholds.stalls(socket);
+        let namespaces = &mut census.namespaces;
+        self.owners
+            .assign(&mut self.reader, now, namespaces, stalls);
+        let sockets = namespaces.iter().flat_map(|namespace| &namespace.lingering);
+        self.memory.keep(now, sockets);
+        match self.reader.take_cgroups() {
+            Ok(cgroups) => census.workloads = self.owners.by_workload(&cgroups, now),
+            Err(error) => debug!(error = chain(&error), "workloads are not known"),
+        }
+        match self.connects(now) {
+            Ok(connects) => census.connects = connects,
+            Err(error) => debug!(error = chain(&error), "connects are not known"),
+        }
+    }
+
+    fn connects(&mut self, now: Duration) -> Result<Vec<Connects>, CensusReadError> {
+        let counts = self.reader.connects()?;
+        let idle = self.connects.update(now, &counts);
+        self.reader.forget_connects(&idle);
+        let ids = counts.iter().map(|(key, _)| key.cgroup).collect();
+        let workloads = self.owners.workloads(&ids, now);
+        let connects = counts.iter().filter_map(|(key, count)| {
+            Some(Connects {
+                workload: workloads.get(&key.cgroup)?.clone(),
+                netns: key.netns.into(),
+                destination: address(key.destination),
+                port: key.port,
+                count: *count,
+            })
+        });
+        Ok(connects.collect())
+    }
+}
+
+/// Whether this is the namespace the kernel started with, the only one to show limits of the whole
+/// host. Where process 1 may not be looked at, it passes for that process's.
+fn is_first(namespace: &NamespaceCensus) -> bool {
+    namespace.limits.sysctls.get("tcp_max_orphans").is_some()
+}
+
+/// The ports that `connect()` does not choose: reserved, or outside of the range.
+fn taken_ports(sysctls: &Sysctls) -> PortSet {
+    let mut taken = [u64::MAX; PORT_WORDS];
+    for port in (0..=u16::MAX).filter(|port| sysctls.is_ephemeral(*port)) {
+        taken[usize::from(port / 64)] &= !(1 << (port % 64));
+    }
+    taken
+}
+
+fn port_use((key, used): &(PortKey, u64)) -> PortUse {
+    PortUse {
+        source: address(key.source),
+        destination: address(key.destination),
+        port: key.port,
+        used: *used,
+    }
+}
+
+/// IPv4 addresses come as v4-mapped ones.
+fn address(bytes: [u8; 16]) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()
+}
+
+/// Moves the calling thread into a network namespace; false where that is gone. Staying where it
+/// is takes no rights.
+fn enter(namespace: &Namespace) -> Result<bool, CountError> {
+    let go = || -> io::Result<()> {
+        if fs::metadata("/proc/thread-self/ns/net")?.st_ino() == namespace.inode {
+            return Ok(());
+        }
+        let file = namespace.open()?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(())
+    };
+    match go() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(CountError::Enter(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_outside_of_the_range_and_reserved_ones_are_taken() {
+        let range = [
+            ("ip_local_port_range_low", 40_000),
+            ("ip_local_port_range_high", 40_099),
+        ];
+        let taken = taken_ports(&Sysctls::of(&range).reserving("40010-40019,50000"));
+        let free = |port: u16| taken[usize::from(port / 64)] >> (port % 64) & 1 == 0;
+        let free: Vec<u16> = (0..=u16::MAX).filter(|port| free(*port)).collect();
+        let expected: Vec<u16> = (40_000..=40_009).chain(40_020..=40_099).collect();
+        assert_eq!(free, expected);
+    }
+
+    #[test]
+    fn without_a_range_every_port_is_taken() {
+        assert_eq!(taken_ports(&Sysctls::default()), [u64::MAX; PORT_WORDS]);
+    }
+
+    #[test]
+    fn mapped_addresses_are_told_as_what_they_stand_for() {
+        let mut bytes = [0; 16];
+        bytes[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
+        assert_eq!(address(bytes), IpAddr::from([192, 0, 2, 1]));
+        bytes[0] = 0x20;
+        assert!(address(bytes).is_ipv6());
+    }
+}
