@@ -26,7 +26,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch this host and serve /metrics
     Run(Box<RunArgs>),
-    /// Take one census and print it: states, limits, and the sockets that do not finish closing
+    /// Take a census and print it: states, limits, and the sockets that do not finish closing.
+    /// Where some may be stuck in FIN_WAIT1 or LAST_ACK it watches them for the threshold first
     Snapshot(SnapshotArgs),
     /// Say what this host offers and what is lost without: exit 0 full, 1 reduced, 2 cannot run
     Check,

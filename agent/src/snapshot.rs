@@ -1,4 +1,4 @@
-//! `agent snapshot`: one census, as a person or a program reads it.
+//! `agent snapshot`: a census, as a person or a program reads it.
 
 use std::{
     fmt::{self, Display},
@@ -22,7 +22,7 @@ use crate::{
 /// The shape of the JSON; it rises with every change that could break a reader.
 const VERSION: u32 = 1;
 
-/// Takes one census and prints it.
+/// Takes a census and prints it.
 ///
 /// # Errors
 ///
@@ -43,9 +43,9 @@ pub fn snapshot(args: &SnapshotArgs) -> Result<ExitCode> {
         only_netns,
         thresholds,
     };
-    let census = Taker::once(reader, options).context("no census can be taken")?;
+    let (before, census) = Taker::once(reader, options).context("no census can be taken")?;
     drop(kernel);
-    let findings = detect(&census, None, &thresholds);
+    let findings = detect(&census, before.as_ref(), &thresholds);
     let snapshot = Snapshot::of(&census, findings);
     let text = if args.json {
         serde_json::to_string_pretty(&snapshot)?

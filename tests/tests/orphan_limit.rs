@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use agent::limits::Limits;
 use agent_ebpf::{
     close::CloseCause::{OrphanLimit, ResetReceived},
     state::TcpState::{Close, CloseWait, FinWait1, FinWait2},
@@ -70,7 +71,11 @@ fn orphans_above_the_limit_are_told() -> Result<()> {
         let before = Before::now(&watch)?;
         let predicted = netns.run(|| {
             own_descriptors()?;
-            kill_orphans(&limit)
+            let predicted = kill_orphans(&limit)?;
+            // What connstate_orphan_kills_total adds up: the namespace is new, so all are these.
+            let kills = Limits::read().mibs.get("TCPAbortOnMemory");
+            ensure!(kills == Some(2 * N as u64 + 1), "{kills:?} killed");
+            Ok(predicted)
         })?;
         let skipped = before.settle(&watch, predicted.total())?;
         if skipped.is_none() {

@@ -19,7 +19,10 @@ mod taker;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use agent_ebpf::census::{CensusCounts, CgroupCounts};
+use agent_ebpf::{
+    census::{CensusCounts, CgroupCounts},
+    state::TcpState,
+};
 
 pub use self::{
     namespaces::{Namespace, find, host},
@@ -117,6 +120,18 @@ impl Census {
             total.add(&namespace.counts);
         }
         total
+    }
+
+    /// Whether there are sockets that may have been for long in a state that begins with a system
+    /// call: unlike others, they hold nothing that tells since when.
+    fn may_stall(&self) -> bool {
+        let mut sockets = self
+            .namespaces
+            .iter()
+            .flat_map(|namespace| &namespace.lingering);
+        sockets.any(|socket| {
+            !socket.age.exact && matches!(socket.state, TcpState::FinWait1 | TcpState::LastAck)
+        })
     }
 }
 

@@ -34,23 +34,30 @@ pub struct Taker {
 }
 
 impl Taker {
-    /// Takes one census, on a thread of its own.
+    /// Takes one census, on a thread of its own; and a second one, before which the first stands,
+    /// where some sockets may have stalled already: nobody saw their state begin, and only whether
+    /// they are still in it after the threshold tells.
     ///
     /// # Errors
     ///
     /// Where the system has no thread left, or no /proc.
-    pub fn once(reader: CensusReader, options: Options) -> io::Result<Census> {
+    pub fn once(reader: CensusReader, options: Options) -> io::Result<(Option<Census>, Census)> {
         let mut rounds = Rounds::new(reader, options);
         let thread = std::thread::Builder::new()
             .name("census".to_owned())
             .spawn(move || {
                 let (_never, stopped) = channel();
-                rounds.census(&stopped)
+                let mut take = || Ok::<_, io::Error>(rounds.census(&stopped)?.unwrap_or_default());
+                let census = take()?;
+                if !census.may_stall() {
+                    return Ok((None, census));
+                }
+                std::thread::sleep(options.thresholds.fin_wait1_stall_after);
+                Ok((Some(census), take()?))
             })?;
-        let census = thread
+        thread
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the census's thread ended in a panic")))?;
-        Ok(census.unwrap_or_default())
+            .unwrap_or_else(|_| Err(io::Error::other("the census's thread ended in a panic")))
     }
 
     /// Starts the thread: a census at once, then one each interval. Waits where `censuses` is
