@@ -148,7 +148,7 @@ impl Held {
 fn cost(mix: Mix, budget: [f64; 2], rounds: u32, held: &Held, subject: &Subject) -> Result<String> {
     let agent = subject.agent.as_deref().context("no agent was built")?;
     let exporter = exporter(held)?;
-    let client: ureq::Agent = ureq::Agent::config_builder().build().into();
+    let client = client();
     let mut measured = Vec::new();
     for round in 1..=rounds {
         eprintln!("{}: round {round} of {rounds}", mix.name);
@@ -230,7 +230,7 @@ fn exporter(held: &Held) -> Result<Option<Guarded>> {
         .stdin(Stdio::null())
         .stderr(Stdio::null());
     let exporter = Guarded::spawn(&mut command)?;
-    let client: ureq::Agent = ureq::Agent::config_builder().build().into();
+    let client = client();
     let deadline = Instant::now() + DEADLINE;
     while held.inside(|| scrape(&client)).is_err() {
         if Instant::now() > deadline {
@@ -239,6 +239,12 @@ fn exporter(held: &Held) -> Result<Option<Guarded>> {
         thread::sleep(Duration::from_millis(100));
     }
     Ok(Some(exporter))
+}
+
+/// Every request by a connection of its own would be another socket to count.
+fn client() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().proxy(None);
+    config.timeout_global(Some(DEADLINE)).build().new_agent()
 }
 
 fn scrape(client: &ureq::Agent) -> Result<f64> {

@@ -18,7 +18,7 @@ const BACKLOG: i32 = 4096;
 /// Makes the connections, and says how long they took and what they cost.
 pub(super) fn generate(connections: u32) -> Result<Outcome> {
     namespace::enter()?;
-    let listener = bound_listener()?;
+    let listener = bound_listener(Ipv4Addr::LOCALHOST)?;
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
@@ -53,7 +53,7 @@ fn accept(listener: &TcpListener, connections: u32) -> Result<()> {
 }
 
 /// A listener with the backlog above, which the standard library does not let one choose.
-fn bound_listener() -> Result<TcpListener> {
+pub(super) fn bound_listener(address: Ipv4Addr) -> Result<TcpListener> {
     let socket = socket_with(
         AddressFamily::INET,
         SocketType::STREAM,
@@ -61,8 +61,7 @@ fn bound_listener() -> Result<TcpListener> {
         None,
     );
     let socket = socket.context("could not make a socket")?;
-    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-        .context("could not bind to loopback")?;
+    bind(&socket, &SocketAddr::from((address, 0))).context("could not bind to loopback")?;
     if let Err(error) = listen(&socket, BACKLOG) {
         bail!("could not listen: {error}");
     }

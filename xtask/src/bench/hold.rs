@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::namespace;
+use super::{churn, namespace};
 use crate::setup::program;
 
 /// Connections toward one address: well below the ports there are, so that finding a free one is
@@ -52,7 +52,7 @@ pub(super) fn generate(time_wait: u32, established: u32, namespaces: u32) -> Res
 /// Connections on loopback, both ends held; or both closed, the connecting ones first, which are
 /// then in `TIME_WAIT`.
 fn connections(count: u32, hold: bool) -> Result<Vec<[TcpStream; 2]>> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("could not listen")?;
+    let listener = churn::bound_listener(Ipv4Addr::UNSPECIFIED)?;
     let port = listener.local_addr()?.port();
     let accepting = thread::spawn(move || accept(&listener, count, hold));
     let mut clients = Vec::new();
