@@ -108,6 +108,20 @@ impl Daemon {
     ///
     /// Where it ends, or is not ready in time.
     pub fn spawn(command: &mut Command) -> Result<Self> {
+        let mut daemon = Self::launch(command)?;
+        daemon.wait("an answer on /readyz", |daemon| {
+            let response = daemon.get("/readyz").ok()?;
+            (response.status == 200).then_some(())
+        })?;
+        Ok(daemon)
+    }
+
+    /// As [`Daemon::spawn`], but asks it nothing: it serves, and may not be ready yet.
+    ///
+    /// # Errors
+    ///
+    /// Where it ends, or does not serve in time.
+    pub fn launch(command: &mut Command) -> Result<Self> {
         let started = Instant::now();
         let mut child = command
             .stdin(Stdio::null())
@@ -137,10 +151,6 @@ impl Daemon {
             daemon.log().iter().find_map(|line| listening(line))
         })?;
         daemon.start_up = started.elapsed();
-        daemon.wait("an answer on /readyz", |daemon| {
-            let response = daemon.get("/readyz").ok()?;
-            (response.status == 200).then_some(())
-        })?;
         Ok(daemon)
     }
 
@@ -234,14 +244,23 @@ impl Daemon {
     /// # Errors
     ///
     /// Where it does not end in time.
-    pub fn end(mut self, signal: Signal) -> Result<(ExitStatus, Duration, Vec<String>)> {
+    pub fn end(self, signal: Signal) -> Result<(ExitStatus, Duration, Vec<String>)> {
         self.signal(signal)?;
+        self.ended()
+    }
+
+    /// As [`Daemon::end`], of one that something else ends.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end in time.
+    pub fn ended(mut self) -> Result<(ExitStatus, Duration, Vec<String>)> {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
-            ensure!(started.elapsed() < DEADLINE, "{signal} does not end it");
+            ensure!(started.elapsed() < DEADLINE, "it does not end");
             std::thread::sleep(Duration::from_millis(2));
         };
         let took = started.elapsed();

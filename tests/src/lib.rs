@@ -6,18 +6,23 @@
 
 pub mod bpf_ids;
 pub mod censuses;
+pub mod cgroup;
 pub mod daemon;
 pub mod exact;
 pub mod filter;
+pub mod holder;
 pub mod http;
 pub mod link;
 pub mod load;
 pub mod netns;
 pub mod place;
 pub mod sender;
+pub mod session;
+pub mod stall;
 pub mod tape;
 pub mod trace;
 pub mod tunnel;
+pub mod unfinished;
 pub mod wait;
 pub mod watch;
 pub mod ways;

@@ -89,14 +89,7 @@ pub(crate) enum Bench {
     },
     /// Sockets that a census finds, held until standard input ends (what `census` starts)
     #[command(hide = true)]
-    Hold {
-        #[arg(long)]
-        time_wait: u32,
-        #[arg(long)]
-        established: u32,
-        #[arg(long)]
-        namespaces: u32,
-    },
+    Hold(hold::Sockets),
     /// One run of a load, by itself (what the others start again and again)
     #[command(subcommand, hide = true)]
     Load(Load),
@@ -155,11 +148,7 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
             println!("{}", census::describe(&subject));
             Ok(())
         }
-        Bench::Hold {
-            time_wait,
-            established,
-            namespaces,
-        } => hold::generate(*time_wait, *established, *namespaces),
+        Bench::Hold(sockets) => hold::generate(*sockets),
         Bench::Load(load) => {
             println!("{}", serde_json::to_string(&load.generate()?)?);
             Ok(())

@@ -6,6 +6,10 @@ use agent_ebpf::state::TcpState;
 
 use super::{Age, Lingering, Owner};
 
+/// How long an acknowledgement counts as progress. A peer that reads slowly opens its window now
+/// and then, and every other census finds nothing new.
+const PROGRESS: Duration = Duration::from_secs(10);
+
 /// The lingering sockets of the last census, by cookie: no more than that told.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -19,12 +23,25 @@ struct Seen {
     /// When a census first saw it in this state.
     first: Duration,
     snd_una: u32,
+    /// When a census last found that the peer had acknowledged something.
+    advanced: Option<Duration>,
     owner: Option<Arc<Owner>>,
+}
+
+impl Seen {
+    /// When that was, given what has been acknowledged by `now`.
+    fn advanced(&self, now: Duration, snd_una: u32) -> Option<Duration> {
+        if self.snd_una == snd_una {
+            self.advanced
+        } else {
+            Some(now)
+        }
+    }
 }
 
 impl Memory {
     /// Completes what a census at `now` alone cannot tell: the least age of a socket whose state
-    /// nobody saw begin, whether the peer has acknowledged anything since, and the owner it had.
+    /// nobody saw begin, whether the peer still acknowledges anything, and the owner it had.
     pub(super) fn complete(&self, now: Duration, socket: &mut Lingering) {
         let Some(seen) = self.sockets.get(&socket.cookie) else {
             return;
@@ -33,7 +50,8 @@ impl Memory {
         if seen.state != socket.state {
             return;
         }
-        socket.advanced = Some(seen.snd_una != socket.snd_una);
+        let advanced = seen.advanced(now, socket.snd_una);
+        socket.advanced = Some(advanced.is_some_and(|at| now.saturating_sub(at) < PROGRESS));
         if !socket.age.exact {
             let watched = now.saturating_sub(seen.first);
             socket.age = Age {
@@ -47,14 +65,13 @@ impl Memory {
     pub(super) fn keep<'a>(&mut self, now: Duration, sockets: impl Iterator<Item = &'a Lingering>) {
         let last = std::mem::take(&mut self.sockets);
         for socket in sockets {
-            let first = last
-                .get(&socket.cookie)
-                .filter(|seen| seen.state == socket.state)
-                .map_or(now, |seen| seen.first);
+            let before = last.get(&socket.cookie);
+            let before = before.filter(|seen| seen.state == socket.state);
             let seen = Seen {
                 state: socket.state,
-                first,
+                first: before.map_or(now, |seen| seen.first),
                 snd_una: socket.snd_una,
+                advanced: before.and_then(|seen| seen.advanced(now, socket.snd_una)),
                 owner: socket.owner.clone(),
             };
             self.sockets.insert(socket.cookie, seen);
@@ -127,11 +144,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_since_shows() {
+    fn what_was_acknowledged_of_late_shows() {
         let before = [(1, TcpState::FinWait1, 100)];
         let advanced = |snd_una| seen(&before, 2, socket(TcpState::FinWait1, snd_una)).advanced;
         assert_eq!(advanced(100), Some(false));
         assert_eq!(advanced(101), Some(true));
+        let before = [(1, TcpState::FinWait1, 99), (2, TcpState::FinWait1, 100)];
+        let advanced = |now| seen(&before, now, socket(TcpState::FinWait1, 100)).advanced;
+        assert_eq!(advanced(11), Some(true));
+        assert_eq!(advanced(12), Some(false));
         assert_eq!(
             seen(&[], 2, socket(TcpState::FinWait1, 0)).advanced,
             None,

@@ -30,8 +30,8 @@ pub struct Lingering {
     pub unaccepted: bool,
     /// How long it has been in its state.
     pub age: Age,
-    /// Whether the peer has acknowledged anything since the last census; nothing where that did
-    /// not see it in this state.
+    /// Whether the peer has acknowledged anything in the last ten seconds; nothing where no census
+    /// has seen the socket in this state before.
     pub advanced: Option<bool>,
     /// The id of its cgroup; 0 where the kernel does not tell.
     pub cgroup: u64,

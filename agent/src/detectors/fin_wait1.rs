@@ -5,10 +5,14 @@
 //! order:
 //!
 //! 1. `zero_window`: data wait to be sent and nothing is in flight, so that the next segment does
-//!    not fit into the peer's window; or the window is closed over what is in flight.
+//!    not fit into the peer's window; or the window is closed over what is in flight; and the peer
+//!    has acknowledged nothing of late.
 //! 2. `unacked`: what is in flight is being retransmitted.
-//! 3. `draining`: the peer has acknowledged something since the last census.
+//! 3. `draining`: the peer has acknowledged something of late.
 //! 4. `unknown`: none of these, as for a socket seen for the first time.
+//!
+//! A slow reader shows a closed window nearly always: it opens it rarely, and what then goes out is
+//! acknowledged at once. So progress tells it from one that does not read.
 
 use agent_ebpf::state::TcpState;
 
@@ -28,11 +32,12 @@ pub(super) fn find<'a>(
 pub(super) fn cause(socket: &Lingering) -> Cause {
     let waits = socket.unsent > 0 && socket.packets_out == 0;
     let covered = socket.packets_out > 0 && socket.snd_wnd == 0;
-    if waits || covered {
+    let progresses = socket.advanced == Some(true);
+    if (waits || covered) && !progresses {
         Cause::ZeroWindow
     } else if socket.retransmits > 0 {
         Cause::Unacked
-    } else if socket.advanced == Some(true) {
+    } else if progresses {
         Cause::Draining
     } else {
         Cause::Unknown
@@ -79,10 +84,14 @@ mod tests {
             let socket = Lingering {
                 unsent: 621_192,
                 snd_wnd,
-                advanced: Some(true),
                 ..lingering(TcpState::FinWait1)
             };
             assert_eq!(cause(&socket), Cause::ZeroWindow, "window of {snd_wnd}");
+            let slow = Lingering {
+                advanced: Some(true),
+                ..socket
+            };
+            assert_eq!(cause(&slow), Cause::Draining, "window of {snd_wnd}");
         }
     }
 

@@ -36,7 +36,7 @@ pub enum Cause {
     ZeroWindow,
     /// What was sent is not acknowledged: the peer has gone, or the path is cut.
     Unacked,
-    /// The peer has acknowledged something since the last census: it goes on, slowly.
+    /// The peer has acknowledged something of late: it goes on, slowly.
     Draining,
     /// None of these shows (yet).
     Unknown,

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use agent_ebpf::{census::WORKLOAD_STATES, state::TcpState};
+use agent_ebpf::{census::WORKLOAD_STATES, maps::PORT_CAPACITY, state::TcpState};
 
 pub use self::{
     places::{CounterPlaces, GaugePlaces, Merge, OTHER},
@@ -125,7 +125,7 @@ impl Series {
             last_ack: GaugePlaces::new(label_sets, 1, Merge::Sum),
             close_wait: GaugePlaces::new(label_sets, 4, Merge::Sum),
             close_wait_oldest: GaugePlaces::new(label_sets, 4, Merge::Max),
-            ports_used: GaugePlaces::new(label_sets, 4, Merge::Sum),
+            ports_used: GaugePlaces::new(PORT_CAPACITY, 4, Merge::Sum),
             namespaces: GaugePlaces::new(label_sets, 1, Merge::Sum),
             connects: CounterPlaces::new(workloads, 1),
             connects_before: HashMap::new(),
@@ -285,7 +285,7 @@ impl Series {
                 .map(|socket| socket.age.at_least)
                 .max()
                 .unwrap_or_default(),
-            ports_used: self.ports_used.rows(),
+            ports_used: crowded(self.ports_used.rows(), self.label_sets),
             namespaces,
             namespace_info,
             sysctls,
@@ -343,6 +343,23 @@ impl Overflows {
         let rest = [(GONE.to_owned(), self.gone), (OTHER.to_owned(), others)];
         self.rows.values().cloned().chain(rest).collect()
     }
+}
+
+/// The fullest rows, as many as there is room for, in the order of their labels; the rest are added
+/// to the last one, that of all others. Ports that run out matter wherever they do, so that no
+/// other use of ports keeps its place before them.
+fn crowded(mut rows: Gauges<1>, room: usize) -> Gauges<1> {
+    let Some((other, [mut sum])) = rows.pop() else {
+        return rows;
+    };
+    rows.sort_by(|(_, [a]), (_, [b])| b.total_cmp(a));
+    sum += rows
+        .drain(room.min(rows.len())..)
+        .map(|(_, [used])| used)
+        .sum::<f64>();
+    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+    rows.push((other, [sum]));
+    rows
 }
 
 fn by_cause<const CAUSES: usize>(stall: &Stall, causes: [Cause; CAUSES]) -> [f64; CAUSES] {
@@ -481,6 +498,23 @@ mod tests {
         assert_eq!(rows(&[(2, 1), (3, 8)]), "2 1, _gone 5, _other 8");
         assert_eq!(rows(&[(2, 1), (4, 1)]), "2 1, 4 1, _gone 5, _other 8");
         assert_eq!(rows(&[]), "_gone 7, _other 8");
+    }
+
+    #[test]
+    fn the_fullest_ranges_of_ports_are_shown_whoever_came_first() {
+        let row = |name: &str, used: f64| (vec![name.to_owned()], [used]);
+        let rows = vec![
+            row("a", 1.0),
+            row("b", 1.0),
+            row("c", 100.0),
+            row(OTHER, 5.0),
+        ];
+        assert_eq!(
+            crowded(rows.clone(), 2),
+            [row("a", 1.0), row("c", 100.0), row(OTHER, 6.0)]
+        );
+        assert_eq!(crowded(rows.clone(), 3), rows);
+        assert_eq!(crowded(rows, 0), [row(OTHER, 107.0)]);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What a census costs beside `ss` and `node_exporter`, on the same sockets, by turns.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::hold::{Holder, Sockets};
 use super::table::Spread;
 use super::tool::{Subject, Tool};
 use super::{cpu, machine, prom};
@@ -21,8 +21,9 @@ use crate::setup::program;
 /// How long the agent runs by itself: shorter than TIME_WAIT lasts after all before it.
 const WATCHED: Duration = Duration::from_secs(30);
 
-/// Where node_exporter listens, in the namespace of the sockets.
-const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9100);
+/// Where node_exporter listens, in the namespace of the sockets: below their range of ports, since
+/// one in TIME_WAIT cannot be listened on.
+const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1000);
 
 const DEADLINE: Duration = Duration::from_mins(2);
 
@@ -30,10 +31,7 @@ const DEADLINE: Duration = Duration::from_mins(2);
 #[derive(Clone, Copy)]
 struct Mix {
     name: &'static str,
-    time_wait: u32,
-    established: u32,
-    /// Others with three sockets each.
-    namespaces: u32,
+    sockets: Sockets,
     /// The census's budget as a part of what `ss` and `node_exporter` take.
     budget: Option<[f64; 2]>,
 }
@@ -48,26 +46,26 @@ struct Round {
 /// Measures both mixes of the design, and the first again beside a hundred namespaces.
 pub(super) fn run(rounds: u32, subject: &Subject) -> Result<String> {
     let sixth = [1.0 / 6.0, 1.0 / 3.0];
+    let sockets = |time_wait, established, namespaces| Sockets {
+        time_wait,
+        established,
+        namespaces,
+        here: false,
+    };
     let mixes = [
         Mix {
             name: "300 000 TIME_WAIT",
-            time_wait: 300_000,
-            established: 0,
-            namespaces: 0,
+            sockets: sockets(300_000, 0, 0),
             budget: Some(sixth),
         },
         Mix {
             name: "200 000 established",
-            time_wait: 0,
-            established: 200_000,
-            namespaces: 0,
+            sockets: sockets(0, 200_000, 0),
             budget: Some([0.5, 0.5]),
         },
         Mix {
             name: "300 000 TIME_WAIT, 100 namespaces",
-            time_wait: 300_000,
-            established: 0,
-            namespaces: 100,
+            sockets: sockets(300_000, 0, 100),
             budget: None,
         },
     ];
@@ -81,7 +79,7 @@ pub(super) fn run(rounds: u32, subject: &Subject) -> Result<String> {
     );
     for mix in mixes {
         eprintln!("{}: making the sockets", mix.name);
-        let held = Held::make(mix)?;
+        let held = Holder::start(mix.sockets)?;
         if let Some(budget) = mix.budget {
             costs += &cost(mix, budget, rounds, &held, subject)?;
         }
@@ -102,50 +100,27 @@ pub(super) fn describe(subject: &Subject) -> String {
     format!("{machine}; {}", versions.join("; "))
 }
 
-/// The process that holds the sockets.
-struct Held(Guarded);
-
-impl Held {
-    fn make(mix: Mix) -> Result<Self> {
-        let myself = std::env::current_exe().context("could not find this program's own file")?;
-        let mut command = Command::new(myself);
-        command.args(["bench", "hold"]);
-        for (option, count) in [
-            ("--time-wait", mix.time_wait),
-            ("--established", mix.established),
-            ("--namespaces", mix.namespaces),
-        ] {
-            command.arg(option).arg(count.to_string());
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Guarded::spawn(&mut command)?;
-        let output = process.stdout().context("the output was not piped")?;
-        let mut line = String::new();
-        BufReader::new(output)
-            .read_line(&mut line)
-            .context("could not hear of the sockets")?;
-        if line.trim() != "ready" {
-            bail!("the sockets could not be made; the message above says why");
-        }
-        Ok(Self(process))
-    }
-
-    /// Does something in the namespace of the sockets, on a thread of its own.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = format!("/proc/{}/ns/net", self.0.id());
-        thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                let file = File::open(&path).with_context(|| format!("could not open {path}"))?;
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .context("could not enter the namespace of the sockets")?;
-                work()
-            });
-            thread.join().map_err(|_| anyhow!("a thread panicked"))?
-        })
-    }
+/// Does something in the namespace of the sockets, on a thread of its own.
+fn inside<T: Send>(held: &Holder, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = held.namespace();
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let file = File::open(&path).with_context(|| format!("could not open {path}"))?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("could not enter the namespace of the sockets")?;
+            work()
+        });
+        thread.join().map_err(|_| anyhow!("a thread panicked"))?
+    })
 }
 
-fn cost(mix: Mix, budget: [f64; 2], rounds: u32, held: &Held, subject: &Subject) -> Result<String> {
+fn cost(
+    mix: Mix,
+    budget: [f64; 2],
+    rounds: u32,
+    held: &Holder,
+    subject: &Subject,
+) -> Result<String> {
     let agent = subject.agent.as_deref().context("no agent was built")?;
     let exporter = exporter(held)?;
     let client = client();
@@ -153,10 +128,10 @@ fn cost(mix: Mix, budget: [f64; 2], rounds: u32, held: &Held, subject: &Subject)
     for round in 1..=rounds {
         eprintln!("{}: round {round} of {rounds}", mix.name);
         let census = census(agent)?;
-        let ss = held.inside(ss)?;
+        let ss = inside(held, ss)?;
         let exporter = exporter
             .is_some()
-            .then(|| held.inside(|| scrape(&client)))
+            .then(|| inside(held, || scrape(&client)))
             .transpose()?;
         measured.push(Round {
             census,
@@ -216,27 +191,29 @@ fn ss() -> Result<f64> {
 
 /// `node_exporter` in the namespace of the sockets, with nothing but its census; none where it is
 /// not installed.
-fn exporter(held: &Held) -> Result<Option<Guarded>> {
+fn exporter(held: &Holder) -> Result<Option<Guarded>> {
     let Some(program) = program::path("prometheus-node-exporter") else {
         return Ok(None);
     };
     // Not from a thread of the namespace: the end of that would be the end of its child, too.
     let mut command = Command::new("nsenter");
     command
-        .arg(format!("--net=/proc/{}/ns/net", held.0.id()))
+        .arg(format!("--net={}", held.namespace()))
         .arg(program)
         .args(["--collector.disable-defaults", "--collector.tcpstat"])
         .arg(format!("--web.listen-address={EXPORTER}"))
         .stdin(Stdio::null())
         .stderr(Stdio::null());
-    let exporter = Guarded::spawn(&mut command)?;
+    let mut exporter = Guarded::spawn(&mut command)?;
     let client = client();
     let deadline = Instant::now() + DEADLINE;
-    while held.inside(|| scrape(&client)).is_err() {
+    while inside(held, || scrape(&client)).is_err() {
         if Instant::now() > deadline {
             bail!("node_exporter does not answer at {EXPORTER}");
         }
-        thread::sleep(Duration::from_millis(100));
+        if let Some(status) = exporter.wait(Duration::from_millis(100))? {
+            bail!("node_exporter ended by itself ({status})");
+        }
     }
     Ok(Some(exporter))
 }

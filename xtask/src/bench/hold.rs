@@ -2,9 +2,9 @@
 //! and some more in a hundred others.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{churn, namespace};
+use crate::child::Guarded;
 use crate::setup::program;
 
 /// Connections toward one address: well below the ports there are, so that finding a free one is
@@ -21,8 +22,25 @@ const PER_ADDRESS: u32 = 30_000;
 /// What distinguishes the namespaces made here by name.
 const PREFIX: &str = "connstate-bench-";
 
+/// How many of what, and where.
+#[derive(Clone, Copy, clap::Args)]
+pub(crate) struct Sockets {
+    /// In `TIME_WAIT`
+    #[arg(long, default_value_t = 0)]
+    pub(super) time_wait: u32,
+    /// Established, both ends counted
+    #[arg(long, default_value_t = 0)]
+    pub(super) established: u32,
+    /// Namespaces with three sockets each
+    #[arg(long, default_value_t = 0)]
+    pub(super) namespaces: u32,
+    /// In the namespace it is started in, rather than in one of its own
+    #[arg(long)]
+    pub(super) here: bool,
+}
+
 /// Makes the sockets, says so in one line, and holds them until standard input ends.
-pub(super) fn generate(time_wait: u32, established: u32, namespaces: u32) -> Result<()> {
+pub(super) fn generate(sockets: Sockets) -> Result<()> {
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(
         Resource::Nofile,
@@ -32,21 +50,77 @@ pub(super) fn generate(time_wait: u32, established: u32, namespaces: u32) -> Res
         },
     )
     .context("could not raise the limit of open files")?;
-    let others = Others::make(namespaces)?;
-    namespace::enter()?;
-    for (name, value) in [("tcp_max_tw_buckets", "1000000"), ("tcp_tw_reuse", "0")] {
-        let path = format!("/proc/sys/net/ipv4/{name}");
-        fs::write(&path, value).with_context(|| format!("could not write {value} to {path}"))?;
+    let others = Others::make(sockets.namespaces)?;
+    if !sockets.here {
+        namespace::enter()?;
+        for (name, value) in [("tcp_max_tw_buckets", "1000000"), ("tcp_tw_reuse", "0")] {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            fs::write(&path, value)
+                .with_context(|| format!("could not write {value} to {path}"))?;
+        }
+    }
+    // Some files are open besides.
+    let most = limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX)) - 64;
+    let own = sockets.established.min(most);
+    let mut helpers = Vec::new();
+    let mut left = sockets.established - own;
+    while left > 0 {
+        let part = left.min(most);
+        helpers.push(Holder::start(Sockets {
+            time_wait: 0,
+            established: part,
+            namespaces: 0,
+            here: true,
+        })?);
+        left -= part;
     }
     // Two sockets a connection.
-    let held = connections(established / 2, true)?;
-    drop(connections(time_wait, false)?);
+    let held = connections(own / 2, true)?;
+    drop(connections(sockets.time_wait, false)?);
     println!("ready");
     io::stdin()
         .read_to_end(&mut Vec::new())
         .context("could not wait for the end of standard input")?;
-    drop((held, others));
+    drop((held, helpers, others));
     Ok(())
+}
+
+/// A process that holds sockets.
+pub(super) struct Holder(Guarded);
+
+impl Holder {
+    /// Starts one, and waits until it has made them.
+    pub(super) fn start(sockets: Sockets) -> Result<Self> {
+        let myself = std::env::current_exe().context("could not find this program's own file")?;
+        let mut command = Command::new(myself);
+        command.args(["bench", "hold"]);
+        for (option, count) in [
+            ("--time-wait", sockets.time_wait),
+            ("--established", sockets.established),
+            ("--namespaces", sockets.namespaces),
+        ] {
+            command.arg(option).arg(count.to_string());
+        }
+        if sockets.here {
+            command.arg("--here");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Guarded::spawn(&mut command)?;
+        let output = process.stdout().context("the output was not piped")?;
+        let mut line = String::new();
+        BufReader::new(output)
+            .read_line(&mut line)
+            .context("could not hear of the sockets")?;
+        if line.trim() != "ready" {
+            bail!("the sockets could not be made; the message above says why");
+        }
+        Ok(Self(process))
+    }
+
+    /// The file that leads to the namespace of its sockets.
+    pub(super) fn namespace(&self) -> String {
+        format!("/proc/{}/ns/net", self.0.id())
+    }
 }
 
 /// Connections on loopback, both ends held; or both closed, the connecting ones first, which are

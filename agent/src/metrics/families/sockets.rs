@@ -65,7 +65,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_orphan_sockets",
         kind: Kind::Gauge,
         labels: &["state"],
-        help: "TCP sockets that no process holds any more and TCP still does, by state, by the last census; minisockets are none of them.",
+        help: "TCP sockets that no process holds any more and TCP still does, by state, by the last census; minisockets are none of them, nor are those of namespaces to which no process and no mount leads any more, which connstate_orphans counts.",
         samples: |view| of_states(view, |counts| counts.orphans),
     },
     Family {
