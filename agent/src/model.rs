@@ -92,7 +92,10 @@ impl Model {
     /// Takes in a census, which replaces the one before it.
     pub fn census(&mut self, census: Census) {
         let durations = &mut self.census_durations;
-        durations.full.observe(census.full_took);
+        // Where full passes take turns, some censuses have none.
+        if census.full_took > Duration::ZERO {
+            durations.full.observe(census.full_took);
+        }
         if let Some(took) = census.known_took {
             durations.known.observe(took);
         }

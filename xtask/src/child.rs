@@ -88,6 +88,15 @@ impl Guarded {
             .with_context(|| format!("could not wait for {}", self.name))
     }
 
+    /// Ends the process's standard input, which was piped, and waits for it to end by itself.
+    pub(crate) fn finish(&mut self, deadline: Duration) -> Result<()> {
+        drop(self.child.stdin.take());
+        let ended = self.wait(deadline)?;
+        ended
+            .with_context(|| format!("{} did not end with its input and was killed", self.name))?;
+        Ok(())
+    }
+
     /// Asks the process to end, as Ctrl-C would, and waits for it to do so.
     pub(crate) fn stop(mut self) -> Result<()> {
         let pid = Pid::from_child(&self.child);

@@ -1,8 +1,9 @@
-//! Which pass a census makes over which namespace: pure.
+//! Which pass a census makes over which namespace, and when the next one comes: pure.
 //!
 //! A full pass over one namespace walks the hash table of the whole host, so that many namespaces
-//! cost many walks. Where those would take more than their part of a core, one quick pass finds
-//! the full sockets of all namespaces, and the full passes take turns.
+//! cost many walks. Full passes tell everything, so they are made rarer first, to keep to their part
+//! of a core. Where that would let gauges grow old, one quick pass finds the full sockets of all
+//! namespaces, and the full passes take turns.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +11,14 @@ use std::{
 };
 
 /// All censuses together take at most this part of one core.
-pub(super) const CPU_SHARE_DIVISOR: u32 = 100;
+const CPU_SHARE_DIVISOR: u32 = 100;
+
+/// Quick passes take at most this part of it, 0.7 of the whole: the rest is for full ones.
+const QUICK_SHARE_DIVISOR: u32 = 140;
+
+/// As rare as this full censuses may become before quick ones take their place: no gauge is to be
+/// older than 30 s.
+const RAREST_FULL: Duration = Duration::from_secs(25);
 
 /// A namespace's last full pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,43 +40,92 @@ pub(super) enum Plan {
     Quick(BTreeSet<u64>),
 }
 
-/// What to do about these namespaces, once each `interval`, where a quick pass costs `quick`.
-/// `last` has no entry for one that has never had a full pass; such a one has its turn at once, as
-/// has one whose sockets a quick pass would not find.
-pub(super) fn plan(
-    namespaces: &[u64],
-    last: &BTreeMap<u64, LastFull>,
-    interval: Duration,
-    quick: Duration,
-) -> Plan {
-    let budget = interval / CPU_SHARE_DIVISOR;
-    let known: Vec<(u64, LastFull)> = namespaces
-        .iter()
-        .filter_map(|inode| Some((*inode, *last.get(inode)?)))
-        .collect();
-    let all: Duration = known.iter().map(|(_, last)| last.cost).sum();
-    if all <= budget {
-        return Plan::Full;
-    }
-    let remembered = |inode: &u64| last.get(inode).is_some_and(|last| last.remembered);
-    let mut chosen: BTreeSet<u64> = namespaces
-        .iter()
-        .filter(|inode| !remembered(inode))
-        .copied()
-        .collect();
-    let mut by_age = known;
-    by_age.retain(|(inode, _)| remembered(inode));
-    by_age.sort_by_key(|(inode, last)| (last.at, *inode));
-    let mut spent = quick;
-    for (inode, last) in by_age {
-        // One at least, or none would ever have its turn.
-        if spent + last.cost > budget && !chosen.is_empty() {
-            break;
+/// CPU time that censuses may take, and have taken.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    /// When the last census began; nothing before the first.
+    last: Option<Duration>,
+    /// What the time since the first has earned and none has spent.
+    credit: Duration,
+    /// What a census without its full passes costs, the last ones above all; and one of nothing
+    /// but full passes.
+    quick: Option<Duration>,
+    full: Option<Duration>,
+}
+
+impl Budget {
+    /// A census begins. What to do about these namespaces, once each `interval`; `last` has no
+    /// entry for one that has never had a full pass. Such a one has its turn at once, as has one
+    /// whose sockets a quick pass would not find.
+    pub(super) fn plan(
+        &mut self,
+        now: Duration,
+        namespaces: &[u64],
+        last: &BTreeMap<u64, LastFull>,
+        interval: Duration,
+    ) -> Plan {
+        let known = || {
+            let last = |inode: &u64| Some((*inode, *last.get(inode)?));
+            namespaces.iter().filter_map(last)
+        };
+        let all: Duration = known().map(|(_, last)| last.cost).sum();
+        // What nothing could ever be bought with is not saved.
+        let most = known().map(|(_, last)| last.cost).max().unwrap_or_default();
+        let earned = self
+            .last
+            .map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        self.credit += earned / CPU_SHARE_DIVISOR;
+        self.credit = self.credit.min((most + self.quick.unwrap_or_default()) * 2);
+        self.last = Some(now);
+        if all <= interval.max(RAREST_FULL) / CPU_SHARE_DIVISOR {
+            return Plan::Full;
         }
-        spent += last.cost;
-        chosen.insert(inode);
+        let (mut by_age, new): (Vec<_>, Vec<_>) = known().partition(|(_, last)| last.remembered);
+        let never = namespaces.iter().filter(|inode| !last.contains_key(inode));
+        let mut chosen: BTreeSet<u64> = never.copied().collect();
+        chosen.extend(new.into_iter().map(|(inode, _)| inode));
+        by_age.sort_by_key(|(inode, last)| (last.at, *inode));
+        let mut left = self.credit.saturating_sub(self.quick.unwrap_or_default());
+        for (inode, last) in by_age {
+            let Some(rest) = left.checked_sub(last.cost) else {
+                break;
+            };
+            left = rest;
+            chosen.insert(inode);
+        }
+        Plan::Quick(chosen)
     }
-    Plan::Quick(chosen)
+
+    /// A census by this plan is over, and took so much CPU time, so much of it for full passes.
+    /// How long after its beginning the next may begin.
+    pub(super) fn space(
+        &mut self,
+        plan: &Plan,
+        cost: Duration,
+        of_full: Duration,
+        interval: Duration,
+    ) -> Duration {
+        let mean = |mean: Option<Duration>, cost| mean.map_or(cost, |mean| (mean * 3 + cost) / 4);
+        self.credit = self.credit.saturating_sub(cost);
+        match plan {
+            Plan::Full => {
+                let is_first = self.full.is_none();
+                let full = mean(self.full, cost);
+                self.full = Some(full);
+                // The first may be the last, followed by quick ones, which are cheaper.
+                if is_first && of_full * CPU_SHARE_DIVISOR > RAREST_FULL.max(interval) {
+                    interval
+                } else {
+                    interval.max(full * CPU_SHARE_DIVISOR)
+                }
+            }
+            Plan::Quick(_) => {
+                let quick = mean(self.quick, cost.saturating_sub(of_full));
+                self.quick = Some(quick);
+                interval.max(quick * QUICK_SHARE_DIVISOR)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,65 +133,110 @@ mod tests {
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(5);
-    const QUICK: Duration = Duration::from_millis(10);
 
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// Full passes by inode number, when they were, and what they cost.
     fn last(passes: &[(u64, u64, u64)]) -> BTreeMap<u64, LastFull> {
-        let last = |(inode, at, cost): &(u64, u64, u64)| {
-            let at = Duration::from_secs(*at);
-            let cost = Duration::from_millis(*cost);
-            let remembered = true;
-            (
-                *inode,
-                LastFull {
-                    at,
-                    cost,
-                    remembered,
-                },
-            )
+        let last = |(inode, seconds, cost): &(u64, u64, u64)| {
+            let last = LastFull {
+                at: at(*seconds),
+                cost: ms(*cost),
+                remembered: true,
+            };
+            (*inode, last)
         };
         passes.iter().map(last).collect()
     }
 
-    #[test]
-    fn what_fits_the_budget_is_counted_in_full() {
-        let last = last(&[(1, 0, 20), (2, 0, 30)]);
-        assert_eq!(plan(&[1, 2], &last, INTERVAL, QUICK), Plan::Full);
-        assert_eq!(plan(&[1, 2], &BTreeMap::new(), INTERVAL, QUICK), Plan::Full);
+    fn chosen(plan: Plan) -> Vec<u64> {
+        match plan {
+            Plan::Full => panic!("a full census was planned"),
+            Plan::Quick(chosen) => chosen.into_iter().collect(),
+        }
     }
 
     #[test]
-    fn what_does_not_takes_turns_the_oldest_first() {
-        let last = last(&[(1, 3, 20), (2, 1, 20), (3, 2, 20)]);
-        let chosen = |namespaces: &[u64]| match plan(namespaces, &last, INTERVAL, QUICK) {
-            Plan::Full => panic!("60 ms do not fit 50"),
-            Plan::Quick(chosen) => chosen.into_iter().collect::<Vec<_>>(),
-        };
-        assert_eq!(chosen(&[1, 2, 3]), [2, 3]);
+    fn what_fits_the_budget_is_counted_in_full() {
+        let last = last(&[(1, 0, 120), (2, 0, 130)]);
+        let mut budget = Budget::default();
+        assert_eq!(budget.plan(at(0), &[1, 2], &last, INTERVAL), Plan::Full);
+        let nothing = BTreeMap::new();
+        assert_eq!(budget.plan(at(5), &[1, 2], &nothing, INTERVAL), Plan::Full);
+    }
+
+    #[test]
+    fn what_does_not_takes_turns_as_far_as_the_credit_goes() {
+        let last = last(&[(1, 3, 100), (2, 1, 100), (3, 2, 100)]);
+        let mut budget = Budget::default();
+        let all = [1, 2, 3];
+        let plan = budget.plan(at(0), &all, &last, INTERVAL);
+        assert!(chosen(plan.clone()).is_empty(), "nothing is earned yet");
+        assert_eq!(budget.space(&plan, ms(10), ms(0), INTERVAL), INTERVAL);
+        // 21 s earn 210 ms: the quick pass takes 10, two full ones 200. The oldest come first.
+        let plan = budget.plan(at(21), &all, &last, INTERVAL);
+        assert_eq!(chosen(plan.clone()), [2, 3]);
+        budget.space(&plan, ms(210), ms(200), INTERVAL);
         assert_eq!(
-            chosen(&[1, 2, 3, 4]),
-            [2, 3, 4],
+            chosen(budget.plan(at(22), &[1, 2, 3, 4], &last, INTERVAL)),
+            [4],
             "a new one is not kept waiting"
         );
     }
 
     #[test]
-    fn the_first_quick_pass_comes_after_full_ones_that_remember() {
-        let mut last = last(&[(1, 0, 30), (2, 1, 30), (3, 2, 30)]);
-        for (inode, last) in &mut last {
-            last.remembered = *inode == 3;
+    fn an_expensive_one_has_its_turn_once_enough_is_saved() {
+        let last = last(&[(1, 0, 300)]);
+        let mut budget = Budget::default();
+        let mut turns = Vec::new();
+        for census in 0..20 {
+            let plan = budget.plan(at(census * 5), &[1], &last, INTERVAL);
+            let full = if chosen(plan.clone()).is_empty() {
+                0
+            } else {
+                300
+            };
+            if full > 0 {
+                turns.push(census);
+            }
+            assert_eq!(
+                budget.space(&plan, ms(10 + full), ms(full), INTERVAL),
+                INTERVAL
+            );
         }
-        assert_eq!(
-            plan(&[1, 2, 3], &last, INTERVAL, QUICK),
-            Plan::Quick(BTreeSet::from([1, 2, 3]))
-        );
+        // Each 5 s leave 40 ms: enough for 310 after eight, and with the rest after seven more.
+        assert_eq!(turns, [8, 15]);
     }
 
     #[test]
-    fn one_has_its_turn_however_much_it_costs() {
-        let last = last(&[(1, 0, 900), (2, 1, 1)]);
+    fn the_first_quick_pass_comes_after_full_ones_that_remember() {
+        let mut last = last(&[(1, 0, 100), (2, 1, 100), (3, 2, 100)]);
+        for (inode, last) in &mut last {
+            last.remembered = *inode == 3;
+        }
+        let plan = Budget::default().plan(at(0), &[1, 2, 3], &last, INTERVAL);
+        assert_eq!(chosen(plan), [1, 2]);
+    }
+
+    #[test]
+    fn censuses_that_cost_too_much_come_less_often() {
+        let mut budget = Budget::default();
         assert_eq!(
-            plan(&[1, 2], &last, INTERVAL, QUICK),
-            Plan::Quick(BTreeSet::from([1]))
+            budget.space(&Plan::Full, ms(100), ms(100), INTERVAL),
+            at(10)
         );
+        let mut fresh = Budget::default();
+        let mut space = || fresh.space(&Plan::Full, ms(1_500), ms(1_500), INTERVAL);
+        assert_eq!(space(), INTERVAL, "quick ones follow");
+        assert_eq!(space(), at(150), "they did not");
+        let quick = Plan::Quick(BTreeSet::new());
+        assert_eq!(budget.space(&quick, ms(100), ms(0), INTERVAL), at(14));
+        assert_eq!(budget.space(&quick, ms(900), ms(800), INTERVAL), at(14));
     }
 }

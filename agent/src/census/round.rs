@@ -22,7 +22,7 @@ use super::{
     find, host,
     memory::Memory,
     owners::Owners,
-    plan::{LastFull, Plan, plan},
+    plan::{Budget, LastFull, Plan},
     quick::refresh,
     socket::jiffy,
     taker::clock,
@@ -57,8 +57,11 @@ pub(super) struct Rounds {
     jiffy: Option<Duration>,
     /// The last full pass over each namespace.
     fulls: BTreeMap<u64, Full>,
-    /// CPU time of the last quick pass; nothing where this kernel has none.
-    quick: Option<Duration>,
+    budget: Budget,
+    /// What the last census did, and the CPU time that its full passes took.
+    done: (Plan, Duration),
+    /// Whether this kernel can make quick passes.
+    has_quick: bool,
     /// Namespaces that were not reached last time, so as to warn of each once.
     unreached: BTreeSet<u64>,
 }
@@ -83,7 +86,9 @@ impl Rounds {
             connects: ConnectAges::default(),
             jiffy: None,
             fulls: BTreeMap::new(),
-            quick: Some(Duration::ZERO),
+            budget: Budget::default(),
+            done: (Plan::Full, Duration::ZERO),
+            has_quick: true,
             unreached: BTreeSet::new(),
         }
     }
@@ -96,7 +101,7 @@ impl Rounds {
         namespaces.retain(|namespace| only == 0 || only == namespace.inode);
         let present: Vec<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
         self.fulls.retain(|inode, _| present.contains(inode));
-        let plan = self.plan(&present);
+        let plan = self.plan(started, &present);
         let mut census = Census {
             present,
             ..Census::default()
@@ -104,6 +109,7 @@ impl Rounds {
         let host = host();
         let mut unreached = BTreeSet::new();
         let mut full_took = Duration::ZERO;
+        let mut full_cost = Duration::ZERO;
         for namespace in namespaces {
             if stopped.try_recv() != Err(TryRecvError::Empty) {
                 return Ok(None);
@@ -113,15 +119,18 @@ impl Rounds {
                 Plan::Full => true,
                 Plan::Quick(chosen) => chosen.contains(&inode),
             };
-            let began = clock(ClockId::Monotonic);
             let counted = if in_full {
-                self.count_in_full(&namespace, host, plan != Plan::Full)
+                let began = clock(ClockId::Monotonic);
+                let worked = clock(ClockId::ThreadCPUTime);
+                // Whether quick passes will follow shows once the first full one is over.
+                let remember = plan != Plan::Full || !self.fulls.contains_key(&inode);
+                let counted = self.count_in_full(&namespace, host, remember);
+                full_took += clock(ClockId::Monotonic).saturating_sub(began);
+                full_cost += clock(ClockId::ThreadCPUTime).saturating_sub(worked);
+                counted
             } else {
                 self.look_at(&namespace)
             };
-            if in_full {
-                full_took += clock(ClockId::Monotonic).saturating_sub(began);
-            }
             match counted {
                 Ok(Some(counted)) => census.namespaces.push(counted),
                 Ok(None) => debug!(inode, "a network namespace went before it was counted"),
@@ -146,15 +155,25 @@ impl Rounds {
         census.full_completed = fulls.min().unwrap_or(census.completed);
         census.at = clock(ClockId::Monotonic);
         census.took = census.at.saturating_sub(started);
+        self.done = (plan, full_cost);
         Ok(Some(census))
     }
 
-    fn plan(&self, present: &[u64]) -> Plan {
-        let Some(quick) = self.quick else {
+    /// How long after the beginning of the last census, which took so much CPU time, the next may
+    /// begin.
+    pub(super) fn space(&mut self, cost: Duration) -> Duration {
+        let (plan, of_full) = &self.done;
+        let interval = self.options.interval;
+        self.budget.space(plan, cost, *of_full, interval)
+    }
+
+    fn plan(&mut self, now: Duration, present: &[u64]) -> Plan {
+        if !self.has_quick {
             return Plan::Full;
-        };
+        }
         let last = self.fulls.iter().map(|(inode, full)| (*inode, full.last));
-        plan(present, &last.collect(), self.options.interval, quick)
+        let interval = self.options.interval;
+        self.budget.plan(now, present, &last.collect(), interval)
     }
 
     /// Counts all of one namespace's sockets; nothing where it is gone. Where quick passes follow,
@@ -220,7 +239,6 @@ impl Rounds {
     /// Makes a quick pass, and brings those up to date that had no full one.
     fn refresh(&mut self, census: &mut Census, chosen: &BTreeSet<u64>) {
         let began = clock(ClockId::Monotonic);
-        let worked = clock(ClockId::ThreadCPUTime);
         // The full passes have counted some of the same sockets.
         let pass = self
             .reader
@@ -233,17 +251,17 @@ impl Rounds {
                     error = chain(&error),
                     "no quick pass: every census is a full one"
                 );
-                self.quick = None;
+                self.has_quick = false;
                 return;
             }
         };
-        self.learn_jiffy(&pass.elsewhere);
         let KnownPass {
             namespaces,
+            elsewhere,
             sockets,
             untold,
-            ..
         } = pass;
+        self.learn_jiffy(&elsewhere);
         let counts: HashMap<u32, CensusCounts> = namespaces.into_iter().collect();
         let mut records: HashMap<u64, Vec<SocketRecord>> = HashMap::new();
         for record in sockets {
@@ -269,11 +287,11 @@ impl Rounds {
             self.decode(namespace, &records);
             namespace.untold = 0;
         }
+        // Nobody knows of which namespaces these are; what is shown is their sum.
         if let Some(first) = census.namespaces.first_mut() {
-            first.untold += untold;
+            first.untold += untold + elsewhere.states.iter().sum::<u64>();
         }
         census.known_took = Some(clock(ClockId::Monotonic).saturating_sub(began));
-        self.quick = Some(clock(ClockId::ThreadCPUTime).saturating_sub(worked));
     }
 
     /// Takes in what a full pass found.

@@ -13,7 +13,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, error};
 
-use super::{Census, plan::CPU_SHARE_DIVISOR, round::Rounds};
+use super::{Census, round::Rounds};
 use crate::{detectors::Thresholds, kernel::CensusReader};
 
 /// Which censuses are taken.
@@ -75,7 +75,7 @@ impl Taker {
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("census".to_owned())
-            .spawn(move || run(rounds, options.interval, &censuses, &stopped))?;
+            .spawn(move || run(rounds, &censuses, &stopped))?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),
@@ -95,14 +95,7 @@ impl Drop for Taker {
 }
 
 /// Takes censuses until it is told to stop.
-fn run(
-    mut rounds: Rounds,
-    interval: Duration,
-    censuses: &SyncSender<Census>,
-    stopped: &Receiver<()>,
-) {
-    // CPU time of a census, the last ones above all.
-    let mut mean_cost = None;
+fn run(mut rounds: Rounds, censuses: &SyncSender<Census>, stopped: &Receiver<()>) {
     loop {
         let (started, worked) = (clock(ClockId::Monotonic), clock(ClockId::ThreadCPUTime));
         match rounds.census(stopped) {
@@ -116,8 +109,7 @@ fn run(
             Err(error) => error!(%error, "no census: /proc cannot be read"),
         }
         let cost = clock(ClockId::ThreadCPUTime).saturating_sub(worked);
-        let mean = *mean_cost.insert(mean_cost.map_or(cost, |mean| (mean * 3 + cost) / 4));
-        let next = started + interval.max(mean * CPU_SHARE_DIVISOR);
+        let next = started + rounds.space(cost);
         let pause = next.saturating_sub(clock(ClockId::Monotonic));
         debug!(?cost, ?pause, "a census is over");
         if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {

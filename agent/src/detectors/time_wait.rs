@@ -5,7 +5,8 @@
 //! - Minisockets are told from 80 % of `tcp_max_tw_buckets` on, or where some found no room since
 //!   the last census (TCPTimeWaitOverflow): such a connection skips TIME_WAIT.
 //! - Ephemeral ports are told for each pair of addresses and remote port that uses 80 % of the
-//!   range, or that will have used it up within a minute if it goes on as since the last census.
+//!   range, or a tenth and will have used it up within a minute, if it goes on as since the last
+//!   census.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -16,6 +17,10 @@ use crate::census::{Census, NamespaceCensus, PortUse};
 
 /// A part of a limit from which on it is told: 4/5.
 const NEAR: (u64, u64) = (4, 5);
+
+/// A part of the range from which on ports are looked at: 1/10. Where a server's own port is in
+/// the range and nobody listens any more, each of its clients is a destination with one port.
+const WORTH_A_LOOK: (u64, u64) = (1, 10);
 
 /// Ports that will have run out in this time are told.
 const SOON: Duration = Duration::from_mins(1);
@@ -116,7 +121,7 @@ pub(super) fn find_minisockets(census: &Census, before: Option<&Census>) -> Vec<
             };
             let then = before.map(|before| same(before, namespace).map_or(0, overflows));
             let overflowed = then.map_or(0, |then| overflows(namespace).saturating_sub(then));
-            let near = sockets > 0 && is_near(sockets, limit);
+            let near = sockets > 0 && reaches(sockets, limit, NEAR);
             (near || overflowed > 0).then(|| Minisockets {
                 netns: namespace.name(),
                 sockets,
@@ -135,9 +140,12 @@ pub(super) fn find_ports(census: &Census, before: Option<&Census>) -> Vec<Ports>
             continue;
         };
         for ports in &namespace.ports {
+            if !reaches(ports.used, available, WORTH_A_LOOK) {
+                continue;
+            }
             let run_out = run_out(census, before, namespace, ports, available);
             let soon = run_out.is_some_and(|after| after <= SOON);
-            if is_near(ports.used, available) || soon {
+            if reaches(ports.used, available, NEAR) || soon {
                 found.push(Ports {
                     netns: namespace.name(),
                     source: ports.source,
@@ -157,8 +165,7 @@ pub(super) fn find_ports(census: &Census, before: Option<&Census>) -> Vec<Ports>
     found
 }
 
-fn is_near(used: u64, limit: u64) -> bool {
-    let (part, whole) = NEAR;
+fn reaches(used: u64, limit: u64, (part, whole): (u64, u64)) -> bool {
     used.saturating_mul(whole) >= limit.saturating_mul(part)
 }
 

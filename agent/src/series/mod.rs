@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use agent_ebpf::{census::WORKLOAD_STATES, maps::PORT_CAPACITY, state::TcpState};
+use agent_ebpf::{census::WORKLOAD_STATES, state::TcpState};
 
 pub use self::{
     places::{CounterPlaces, GaugePlaces, Merge, OTHER},
@@ -125,7 +125,7 @@ impl Series {
             last_ack: GaugePlaces::new(label_sets, 1, Merge::Sum),
             close_wait: GaugePlaces::new(label_sets, 4, Merge::Sum),
             close_wait_oldest: GaugePlaces::new(label_sets, 4, Merge::Max),
-            ports_used: GaugePlaces::new(PORT_CAPACITY, 4, Merge::Sum),
+            ports_used: GaugePlaces::new(CANDIDATES * label_sets, 4, Merge::Sum),
             namespaces: GaugePlaces::new(label_sets, 1, Merge::Sum),
             connects: CounterPlaces::new(workloads, 1),
             connects_before: HashMap::new(),
@@ -163,18 +163,8 @@ impl Series {
         self.close_wait.set(now, counts);
         let ages = leaks().map(|leak| (service(leak), [leak.oldest.at_least.as_secs_f64()]));
         self.close_wait_oldest.set(now, ages);
-        let ports = census.namespaces.iter().flat_map(|namespace| {
-            namespace.ports.iter().map(|ports| {
-                let labels = vec![
-                    namespace.name(),
-                    ports.source.to_string(),
-                    ports.destination.to_string(),
-                    ports.port.to_string(),
-                ];
-                (labels, [number(ports.used)])
-            })
-        });
-        self.ports_used.set(now, ports);
+        self.ports_used
+            .set(now, fullest(census, CANDIDATES * self.label_sets));
         let namespaces = census.namespaces.iter().map(|namespace| {
             let limits = &namespace.limits;
             let ports = limits.sysctls.ephemeral_ports().unwrap_or(0);
@@ -343,6 +333,35 @@ impl Overflows {
         let rest = [(GONE.to_owned(), self.gone), (OTHER.to_owned(), others)];
         self.rows.values().cloned().chain(rest).collect()
     }
+}
+
+/// How many times as many ranges of ports are remembered as are shown, so that what was shown is
+/// seen to fall.
+const CANDIDATES: usize = 10;
+
+/// The fullest ranges of ports of a census, as many as there is room for, and the sum of all
+/// others.
+fn fullest(census: &Census, room: usize) -> Gauges<1> {
+    let namespaces = census.namespaces.iter();
+    let mut all: Vec<_> = namespaces
+        .flat_map(|namespace| namespace.ports.iter().map(move |ports| (namespace, ports)))
+        .collect();
+    if all.len() > room {
+        all.select_nth_unstable_by(room, |(_, a), (_, b)| b.used.cmp(&a.used));
+    }
+    let (fullest, others) = all.split_at(room.min(all.len()));
+    let others: u64 = others.iter().map(|(_, ports)| ports.used).sum();
+    let rows = fullest.iter().map(|(namespace, ports)| {
+        let labels = vec![
+            namespace.name(),
+            ports.source.to_string(),
+            ports.destination.to_string(),
+            ports.port.to_string(),
+        ];
+        (labels, [number(ports.used)])
+    });
+    rows.chain([(vec![OTHER.to_owned(); 4], [number(others)])])
+        .collect()
 }
 
 /// The fullest rows, as many as there is room for, in the order of their labels; the rest are added

@@ -85,6 +85,7 @@ pub(super) fn run(rounds: u32, subject: &Subject) -> Result<String> {
         }
         eprintln!("{}: the agent runs for {} s", mix.name, WATCHED.as_secs());
         watched += &watch(mix, subject)?;
+        held.finish()?;
     }
     Ok(format!(
         "{costs}\nThe agent at its default interval, for {} s:\n\n{watched}",

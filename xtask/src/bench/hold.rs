@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,6 +19,9 @@ use crate::setup::program;
 /// Connections toward one address: well below the ports there are, so that finding a free one is
 /// quick.
 const PER_ADDRESS: u32 = 30_000;
+
+/// Longer than it takes to close all sockets.
+const FINISH: Duration = Duration::from_mins(1);
 
 /// What distinguishes the namespaces made here by name.
 const PREFIX: &str = "connstate-bench-";
@@ -117,6 +121,11 @@ impl Holder {
         Ok(Self(process))
     }
 
+    /// Ends it, and with it the namespaces it made.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.0.finish(FINISH)
+    }
+
     /// The file that leads to the namespace of its sockets.
     pub(super) fn namespace(&self) -> String {
         format!("/proc/{}/ns/net", self.0.id())
@@ -176,7 +185,7 @@ impl Others {
             sockets: Vec::new(),
         };
         for number in 0..count {
-            let name = format!("{PREFIX}{number}");
+            let name = format!("{PREFIX}{}-{number}", std::process::id());
             ip(&["netns", "add", &name])?;
             others.names.push(name.clone());
             ip(&["-n", &name, "link", "set", "lo", "up"])?;

@@ -114,7 +114,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_census_untold_sockets",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Lingering or listening sockets that the last census counted without looking at them one by one, since they were more than 65536 in a namespace.",
+        help: "Sockets that the last census did not tell apart: lingering or listening ones beyond 65536 in a pass, which are counted without being looked at, and those of network namespaces beyond 4096.",
         samples: |view| {
             let census = view.census.iter();
             census
