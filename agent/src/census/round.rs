@@ -77,7 +77,8 @@ struct Full {
 }
 
 impl Rounds {
-    pub(super) fn new(reader: CensusReader, options: Options) -> Self {
+    /// Nothing counted yet; `has_quick` says whether quick passes may take the place of full ones.
+    pub(super) fn new(reader: CensusReader, options: Options, has_quick: bool) -> Self {
         Self {
             reader,
             options,
@@ -88,7 +89,7 @@ impl Rounds {
             fulls: BTreeMap::new(),
             budget: Budget::default(),
             done: (Plan::Full, Duration::ZERO),
-            has_quick: true,
+            has_quick,
             unreached: BTreeSet::new(),
         }
     }
@@ -123,7 +124,8 @@ impl Rounds {
                 let began = clock(ClockId::Monotonic);
                 let worked = clock(ClockId::ThreadCPUTime);
                 // Whether quick passes will follow shows once the first full one is over.
-                let remember = plan != Plan::Full || !self.fulls.contains_key(&inode);
+                let remember =
+                    self.has_quick && (plan != Plan::Full || !self.fulls.contains_key(&inode));
                 let counted = self.count_in_full(&namespace, host, remember);
                 full_took += clock(ClockId::Monotonic).saturating_sub(began);
                 full_cost += clock(ClockId::ThreadCPUTime).saturating_sub(worked);

@@ -42,7 +42,7 @@ impl Taker {
     ///
     /// Where the system has no thread left, or no /proc.
     pub fn once(reader: CensusReader, options: Options) -> io::Result<(Option<Census>, Census)> {
-        let mut rounds = Rounds::new(reader, options);
+        let mut rounds = Rounds::new(reader, options, false);
         let thread = std::thread::Builder::new()
             .name("census".to_owned())
             .spawn(move || {
@@ -71,7 +71,7 @@ impl Taker {
         options: Options,
         censuses: SyncSender<Census>,
     ) -> io::Result<Self> {
-        let rounds = Rounds::new(reader, options);
+        let rounds = Rounds::new(reader, options, true);
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("census".to_owned())

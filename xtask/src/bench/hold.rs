@@ -133,11 +133,14 @@ impl Holder {
 }
 
 /// Connections on loopback, both ends held; or both closed, the connecting ones first, which are
-/// then in `TIME_WAIT`.
-fn connections(count: u32, hold: bool) -> Result<Vec<[TcpStream; 2]>> {
+/// then in `TIME_WAIT`. The listener stays, as a server's does.
+fn connections(count: u32, hold: bool) -> Result<(TcpListener, Vec<[TcpStream; 2]>)> {
     let listener = churn::bound_listener(Ipv4Addr::UNSPECIFIED)?;
     let port = listener.local_addr()?.port();
-    let accepting = thread::spawn(move || accept(&listener, count, hold));
+    let accepting = thread::spawn(move || {
+        let servers = accept(&listener, count, hold)?;
+        anyhow::Ok((listener, servers))
+    });
     let mut clients = Vec::new();
     for number in 0..count {
         let [high, low] = u16::try_from(number / PER_ADDRESS)?.to_be_bytes();
@@ -148,14 +151,11 @@ fn connections(count: u32, hold: bool) -> Result<Vec<[TcpStream; 2]>> {
             clients.push(client);
         }
     }
-    let servers = accepting
+    let (listener, servers) = accepting
         .join()
         .map_err(|_| anyhow!("the accepting thread panicked"))??;
-    Ok(clients
-        .into_iter()
-        .zip(servers)
-        .map(<[TcpStream; 2]>::from)
-        .collect())
+    let pairs = clients.into_iter().zip(servers);
+    Ok((listener, pairs.map(<[TcpStream; 2]>::from).collect()))
 }
 
 fn accept(listener: &TcpListener, count: u32, hold: bool) -> Result<Vec<TcpStream>> {
