@@ -347,6 +347,11 @@ impl Display for PortsLine<'_> {
             ports.port,
             ports.reuse.meaning()
         )?;
+        match ports.run_out {
+            Some(Duration::ZERO) => write!(out, "; none is left")?,
+            Some(after) => write!(out, "; they run out in about {}", brief(after))?,
+            None => {}
+        }
         for connector in &ports.connectors {
             write!(out, "; {} connects", connector.workload)?;
         }

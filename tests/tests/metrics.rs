@@ -7,8 +7,14 @@ use std::{
 };
 
 use agent::metrics::{Kind, families};
+use agent_ebpf::programs::PROGRAMS;
 use anyhow::{Context as _, Result, ensure};
-use tests::{daemon::Daemon, load::churn, netns::Netns};
+use tests::{
+    daemon::Daemon,
+    load::churn,
+    netns::Netns,
+    place::{Family, Place},
+};
 
 #[test]
 fn promtool_finds_nothing_to_say() -> Result<()> {
@@ -41,6 +47,10 @@ fn promtool_finds_nothing_to_say() -> Result<()> {
 
 #[test]
 fn every_family_is_there_with_its_help_and_type() -> Result<()> {
+    // Without a socket there is no workload to tell of, nor a port in use.
+    let netns = Netns::new()?;
+    let _inhabitant = netns.inhabit()?;
+    let _held = netns.run(|| Place::new(Family::V4).connections(1))?;
     let daemon = Daemon::start(&[])?;
     let text = daemon.get("/metrics")?.body;
     // Of the declared families, only these depend on an option.
@@ -74,11 +84,18 @@ fn every_label_value_is_there_from_the_start() -> Result<()> {
         ("connstate_events_lost_total", 3),
         ("connstate_sockets", 11),
         ("connstate_orphan_sockets", 11),
-        ("connstate_census_duration_seconds_count", 1),
-        ("connstate_census_last_completion_timestamp_seconds", 1),
+        ("connstate_orphans", 1),
+        ("connstate_orphans_limit", 1),
+        ("connstate_orphan_kills_total", 1),
+        ("connstate_fin_wait1_oldest_seconds", 1),
+        ("connstate_census_duration_seconds_count", 2),
+        ("connstate_census_last_completion_timestamp_seconds", 2),
         ("connstate_census_unreached_namespaces", 1),
-        ("connstate_bpf_program_attached", 5),
-        ("connstate_bpf_program_misses_total", 5),
+        ("connstate_census_untold_sockets", 1),
+        ("connstate_socket_state_entries", 1),
+        ("connstate_socket_state_capacity", 1),
+        ("connstate_bpf_program_attached", PROGRAMS.len()),
+        ("connstate_bpf_program_misses_total", PROGRAMS.len()),
         ("connstate_build_info", 1),
     ] {
         assert_eq!(scrape.series(name), series, "{name}");

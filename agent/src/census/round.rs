@@ -107,16 +107,40 @@ impl Rounds {
             present,
             ..Census::default()
         };
+        let Some(full_cost) = self.count_all(&mut census, &namespaces, &plan, stopped) else {
+            return Ok(None);
+        };
+        if let Plan::Quick(chosen) = &plan {
+            self.refresh(&mut census, chosen);
+        }
+        self.name(&mut census);
+        census.completed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let fulls = self.fulls.values().map(|full| full.completed);
+        census.full_completed = fulls.min().unwrap_or(census.completed);
+        census.at = clock(ClockId::Monotonic);
+        census.took = census.at.saturating_sub(started);
+        self.done = (plan, full_cost);
+        Ok(Some(census))
+    }
+
+    /// Counts every namespace in full, or looks at it where a quick pass will tell the rest. Returns
+    /// the CPU time of the full passes, or nothing where it was told to stop.
+    fn count_all(
+        &mut self,
+        census: &mut Census,
+        namespaces: &[Namespace],
+        plan: &Plan,
+        stopped: &Receiver<()>,
+    ) -> Option<Duration> {
         let host = host();
         let mut unreached = BTreeSet::new();
-        let mut full_took = Duration::ZERO;
         let mut full_cost = Duration::ZERO;
         for namespace in namespaces {
             if stopped.try_recv() != Err(TryRecvError::Empty) {
-                return Ok(None);
+                return None;
             }
             let inode = namespace.inode;
-            let in_full = match &plan {
+            let in_full = match plan {
                 Plan::Full => true,
                 Plan::Quick(chosen) => chosen.contains(&inode),
             };
@@ -125,13 +149,13 @@ impl Rounds {
                 let worked = clock(ClockId::ThreadCPUTime);
                 // Whether quick passes will follow shows once the first full one is over.
                 let remember =
-                    self.has_quick && (plan != Plan::Full || !self.fulls.contains_key(&inode));
-                let counted = self.count_in_full(&namespace, host, remember);
-                full_took += clock(ClockId::Monotonic).saturating_sub(began);
+                    self.has_quick && (*plan != Plan::Full || !self.fulls.contains_key(&inode));
+                let counted = self.count_in_full(namespace, host, remember);
+                census.full_took += clock(ClockId::Monotonic).saturating_sub(began);
                 full_cost += clock(ClockId::ThreadCPUTime).saturating_sub(worked);
                 counted
             } else {
-                self.look_at(&namespace)
+                self.look_at(namespace)
             };
             match counted {
                 Ok(Some(counted)) => census.namespaces.push(counted),
@@ -147,18 +171,7 @@ impl Rounds {
         }
         self.unreached = unreached;
         census.unreached = self.unreached.len();
-        census.full_took = full_took;
-        if let Plan::Quick(chosen) = &plan {
-            self.refresh(&mut census, chosen);
-        }
-        self.name(&mut census);
-        census.completed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let fulls = self.fulls.values().map(|full| full.completed);
-        census.full_completed = fulls.min().unwrap_or(census.completed);
-        census.at = clock(ClockId::Monotonic);
-        census.took = census.at.saturating_sub(started);
-        self.done = (plan, full_cost);
-        Ok(Some(census))
+        Some(full_cost)
     }
 
     /// How long after the beginning of the last census, which took so much CPU time, the next may
@@ -203,12 +216,15 @@ impl Rounds {
             let pass = self.reader.read(&taken, remember)?;
             self.decode_full(&mut counted, &pass);
         }
+        // What was made known once stays so: the programs see what comes after.
+        let before = self.fulls.get(&namespace.inode);
+        let remembered = remember || before.is_some_and(|full| full.last.remembered);
         let now = clock(ClockId::Monotonic);
         let full = Full {
             counted: counted.clone(),
             last: LastFull {
                 at: now,
-                remembered: remember,
+                remembered,
                 cost: clock(ClockId::ThreadCPUTime).saturating_sub(worked),
             },
             completed: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),

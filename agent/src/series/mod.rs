@@ -1,9 +1,11 @@
 //! The series whose labels nobody bounds, kept within bounds: pure, the clock an argument.
 //!
-//! [`places`] holds as many label sets of a family as it may have, [`totals`] the kernel counters
+//! [`places`] holds as many label sets of a family as it may have, [`ports`] the fullest ranges of
+//! ports, [`totals`] the kernel counters
 //! of namespaces that come and go. [`Rows`] is what the families show of them.
 
 mod places;
+mod ports;
 mod totals;
 
 use std::{
@@ -15,6 +17,7 @@ use std::{
 
 use agent_ebpf::{census::WORKLOAD_STATES, state::TcpState};
 
+use self::ports::PortRows;
 pub use self::{
     places::{CounterPlaces, GaugePlaces, Merge, OTHER},
     totals::NamespaceTotals,
@@ -57,7 +60,7 @@ pub struct Series {
     last_ack: GaugePlaces<{ Cause::OF_UNFINISHED.len() }>,
     close_wait: GaugePlaces<{ Cause::OF_CLOSE_WAIT.len() }>,
     close_wait_oldest: GaugePlaces<1>,
-    ports_used: GaugePlaces<1>,
+    ports_used: PortRows,
     namespaces: GaugePlaces<{ NAMESPACE_COLUMNS }>,
     connects: CounterPlaces<1>,
     connects_before: HashMap<Destination, u64>,
@@ -125,7 +128,7 @@ impl Series {
             last_ack: GaugePlaces::new(label_sets, 1, Merge::Sum),
             close_wait: GaugePlaces::new(label_sets, 4, Merge::Sum),
             close_wait_oldest: GaugePlaces::new(label_sets, 4, Merge::Max),
-            ports_used: GaugePlaces::new(CANDIDATES * label_sets, 4, Merge::Sum),
+            ports_used: PortRows::new(label_sets),
             namespaces: GaugePlaces::new(label_sets, 1, Merge::Sum),
             connects: CounterPlaces::new(workloads, 1),
             connects_before: HashMap::new(),
@@ -163,8 +166,7 @@ impl Series {
         self.close_wait.set(now, counts);
         let ages = leaks().map(|leak| (service(leak), [leak.oldest.at_least.as_secs_f64()]));
         self.close_wait_oldest.set(now, ages);
-        self.ports_used
-            .set(now, fullest(census, CANDIDATES * self.label_sets));
+        self.ports_used.set(census);
         let namespaces = census.namespaces.iter().map(|namespace| {
             let limits = &namespace.limits;
             let ports = limits.sysctls.ephemeral_ports().unwrap_or(0);
@@ -275,7 +277,7 @@ impl Series {
                 .map(|socket| socket.age.at_least)
                 .max()
                 .unwrap_or_default(),
-            ports_used: crowded(self.ports_used.rows(), self.label_sets),
+            ports_used: self.ports_used.rows(),
             namespaces,
             namespace_info,
             sysctls,
@@ -333,52 +335,6 @@ impl Overflows {
         let rest = [(GONE.to_owned(), self.gone), (OTHER.to_owned(), others)];
         self.rows.values().cloned().chain(rest).collect()
     }
-}
-
-/// How many times as many ranges of ports are remembered as are shown, so that what was shown is
-/// seen to fall.
-const CANDIDATES: usize = 10;
-
-/// The fullest ranges of ports of a census, as many as there is room for, and the sum of all
-/// others.
-fn fullest(census: &Census, room: usize) -> Gauges<1> {
-    let namespaces = census.namespaces.iter();
-    let mut all: Vec<_> = namespaces
-        .flat_map(|namespace| namespace.ports.iter().map(move |ports| (namespace, ports)))
-        .collect();
-    if all.len() > room {
-        all.select_nth_unstable_by(room, |(_, a), (_, b)| b.used.cmp(&a.used));
-    }
-    let (fullest, others) = all.split_at(room.min(all.len()));
-    let others: u64 = others.iter().map(|(_, ports)| ports.used).sum();
-    let rows = fullest.iter().map(|(namespace, ports)| {
-        let labels = vec![
-            namespace.name(),
-            ports.source.to_string(),
-            ports.destination.to_string(),
-            ports.port.to_string(),
-        ];
-        (labels, [number(ports.used)])
-    });
-    rows.chain([(vec![OTHER.to_owned(); 4], [number(others)])])
-        .collect()
-}
-
-/// The fullest rows, as many as there is room for, in the order of their labels; the rest are added
-/// to the last one, that of all others. Ports that run out matter wherever they do, so that no
-/// other use of ports keeps its place before them.
-fn crowded(mut rows: Gauges<1>, room: usize) -> Gauges<1> {
-    let Some((other, [mut sum])) = rows.pop() else {
-        return rows;
-    };
-    rows.sort_by(|(_, [a]), (_, [b])| b.total_cmp(a));
-    sum += rows
-        .drain(room.min(rows.len())..)
-        .map(|(_, [used])| used)
-        .sum::<f64>();
-    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
-    rows.push((other, [sum]));
-    rows
 }
 
 fn by_cause<const CAUSES: usize>(stall: &Stall, causes: [Cause; CAUSES]) -> [f64; CAUSES] {
@@ -517,23 +473,6 @@ mod tests {
         assert_eq!(rows(&[(2, 1), (3, 8)]), "2 1, _gone 5, _other 8");
         assert_eq!(rows(&[(2, 1), (4, 1)]), "2 1, 4 1, _gone 5, _other 8");
         assert_eq!(rows(&[]), "_gone 7, _other 8");
-    }
-
-    #[test]
-    fn the_fullest_ranges_of_ports_are_shown_whoever_came_first() {
-        let row = |name: &str, used: f64| (vec![name.to_owned()], [used]);
-        let rows = vec![
-            row("a", 1.0),
-            row("b", 1.0),
-            row("c", 100.0),
-            row(OTHER, 5.0),
-        ];
-        assert_eq!(
-            crowded(rows.clone(), 2),
-            [row("a", 1.0), row("c", 100.0), row(OTHER, 6.0)]
-        );
-        assert_eq!(crowded(rows.clone(), 3), rows);
-        assert_eq!(crowded(rows, 0), [row(OTHER, 107.0)]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{cmp::Ordering, collections::BTreeMap, iter, time::Duration};
 pub const OTHER: &str = "_other";
 
 /// How long a place is kept for a set that is zero.
-const IDLE: Duration = Duration::from_mins(10);
+pub(super) const IDLE: Duration = Duration::from_mins(10);
 
 /// How gauges of sets are put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
