@@ -68,6 +68,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     });
     let census = census::Options {
         interval: args.census_interval,
+        at_any_cost: false,
         only_netns,
         thresholds,
     };

@@ -40,6 +40,7 @@ pub fn snapshot(args: &SnapshotArgs) -> Result<ExitCode> {
         .context("this kernel cannot take a census: `agent check` says why")?;
     let options = census::Options {
         interval: Duration::ZERO,
+        at_any_cost: true,
         only_netns,
         thresholds,
     };

@@ -16,7 +16,7 @@ use crate::{netns::Netns, watch::Watch};
 /// The shortest there is.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Longer than any pause: a census that costs 100 ms of CPU time is followed by one of 10 s.
+/// Longer than any census.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running taker. It waits with each census until somebody takes that.
@@ -37,6 +37,7 @@ impl Censuses {
         let (sender, censuses) = sync_channel(0);
         let options = Options {
             interval: INTERVAL,
+            at_any_cost: true,
             only_netns,
             thresholds,
         };

@@ -445,3 +445,22 @@ impl Drop for SlowReader {
         }
     }
 }
+
+/// How often a timer may be late before that is no accident.
+const ATTEMPTS: usize = 5;
+
+/// Tries again, aloud, where something did not come when it was foretold. Where other guests take
+/// the processor a timer fires late, and a socket that would have survived that expiry does not.
+///
+/// # Errors
+///
+/// That of the last attempt.
+pub fn punctually(mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("tried again: {error}"),
+        }
+    }
+    attempt()
+}

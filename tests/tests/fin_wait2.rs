@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent::detectors::{Cause, Detector, EndedBy};
 use agent_ebpf::state::TcpState::FinWait2;
 use anyhow::{Context as _, Result, ensure};
-use tests::stall::{Fate, First, Vigil, foretold, is_own, on_scene};
+use tests::stall::{Fate, First, Vigil, foretold, is_own, on_scene, punctually};
 
 #[test]
 fn a_socket_shut_down_waits_for_ever_for_its_peer() -> Result<()> {
@@ -51,16 +51,19 @@ fn an_orphan_waits_for_what_tcp_fin_timeout_is_above_a_minute() -> Result<()> {
 
 #[test]
 fn tcp_fin_timeout_ends_an_orphan_when_foretold() -> Result<()> {
-    on_scene(&[("tcp_fin_timeout", "64")], |scene| {
-        let connection = scene.connect(First::Own)?;
-        let vigil = Vigil::over(&scene.link.client, connection.local)?;
-        let closed = connection.close(Fate::Closed)?;
-        let found = scene.find(closed.local, |_| true)?;
-        is_own(&found, FinWait2, Fate::Closed, scene.port()?)?;
-        ensure!(
-            found.stall.cause == Cause::OrphanWaiting && found.socket.end.by == EndedBy::FinTimeout,
-            "{found:#?}"
-        );
-        foretold(&found, &closed, vigil.end()?)
+    punctually(|| {
+        on_scene(&[("tcp_fin_timeout", "64")], |scene| {
+            let connection = scene.connect(First::Own)?;
+            let vigil = Vigil::over(&scene.link.client, connection.local)?;
+            let closed = connection.close(Fate::Closed)?;
+            let found = scene.find(closed.local, |_| true)?;
+            is_own(&found, FinWait2, Fate::Closed, scene.port()?)?;
+            ensure!(
+                found.stall.cause == Cause::OrphanWaiting
+                    && found.socket.end.by == EndedBy::FinTimeout,
+                "{found:#?}"
+            );
+            foretold(&found, &closed, vigil.end()?)
+        })
     })
 }

@@ -1,7 +1,7 @@
 //! Sockets that stay in LAST_ACK: why, whose they are, and when they end.
 
 use anyhow::Result;
-use tests::unfinished::LAST_ACK;
+use tests::{stall::punctually, unfinished::LAST_ACK};
 
 #[test]
 fn a_path_cut_with_the_fin_alone_is_unacked() -> Result<()> {
@@ -19,7 +19,7 @@ fn a_peer_that_never_reads_is_a_zero_window() -> Result<()> {
 }
 
 #[test]
-fn a_peer_that_reads_slowly_is_a_zero_window_or_drains() -> Result<()> {
+fn a_peer_that_reads_slowly_drains() -> Result<()> {
     LAST_ACK.a_peer_that_reads_slowly()
 }
 
@@ -30,15 +30,15 @@ fn a_slow_path_drains() -> Result<()> {
 
 #[test]
 fn orphan_retries_end_an_orphan_when_foretold() -> Result<()> {
-    LAST_ACK.orphan_retries_end_an_orphan()
+    punctually(|| LAST_ACK.orphan_retries_end_an_orphan())
 }
 
 #[test]
 fn the_user_timeout_ends_orphans_and_others_when_foretold() -> Result<()> {
-    LAST_ACK.the_user_timeout_ends_both()
+    punctually(|| LAST_ACK.the_user_timeout_ends_both())
 }
 
 #[test]
 fn an_orphan_whose_peer_answers_probes_ends_when_foretold() -> Result<()> {
-    LAST_ACK.the_longest_timeout_ends_an_orphan_that_probes()
+    punctually(|| LAST_ACK.the_longest_timeout_ends_an_orphan_that_probes())
 }

@@ -179,6 +179,9 @@ impl Rounds {
     pub(super) fn space(&mut self, cost: Duration) -> Duration {
         let (plan, of_full) = &self.done;
         let interval = self.options.interval;
+        if self.options.at_any_cost {
+            return interval;
+        }
         self.budget.space(plan, cost, *of_full, interval)
     }
 

@@ -21,6 +21,8 @@ use crate::{detectors::Thresholds, kernel::CensusReader};
 pub struct Options {
     /// How often, or less often where they would take more than 1 % of one core.
     pub interval: Duration,
+    /// Every one of them in full and at its time, whatever they cost.
+    pub at_any_cost: bool,
     /// The inode number of the only network namespace to count; 0 for all.
     pub only_netns: u32,
     /// From when on a socket stalls, and its owner is asked for.
@@ -71,7 +73,9 @@ impl Taker {
         options: Options,
         censuses: SyncSender<Census>,
     ) -> io::Result<Self> {
-        let rounds = Rounds::new(reader, options, true);
+        // Without that, quick passes would miss the sockets older than the agent.
+        let has_quick = reader.remembers() && !options.at_any_cost;
+        let rounds = Rounds::new(reader, options, has_quick);
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("census".to_owned())

@@ -49,6 +49,7 @@ pub struct CensusReader {
     wanted: HashMap<MapData, u64, u32>,
     owners: Array<MapData, OwnerSlot>,
     connects: HashMap<MapData, ConnectKey, u64>,
+    remembers: bool,
 }
 
 /// What one pass over a namespace found.
@@ -98,7 +99,7 @@ pub enum CensusReadError {
 }
 
 impl CensusReader {
-    pub(super) fn new(ebpf: &Arc<Mutex<Ebpf>>) -> Result<Self, LoadError> {
+    pub(super) fn new(ebpf: &Arc<Mutex<Ebpf>>, remembers: bool) -> Result<Self, LoadError> {
         let mut all = lock(ebpf);
         Ok(Self {
             ebpf: Arc::clone(ebpf),
@@ -110,7 +111,15 @@ impl CensusReader {
             wanted: take_map(&mut all, maps::CENSUS_WANTED)?,
             owners: take_map(&mut all, maps::OWNERS)?,
             connects: take_map(&mut all, maps::CONNECTS)?,
+            remembers,
         })
+    }
+
+    /// Whether a full pass can have sockets remembered that the programs have not met: before 5.15
+    /// the iterator does not hold their locks.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        self.remembers
     }
 
     /// Counts the sockets of the network namespace that the calling thread is in. `taken` are the

@@ -131,6 +131,8 @@ pub struct Kernel {
     stream_mode: Array<MapData, u32>,
     verdicts: Vec<(&'static Program, Verdict)>,
     fields: Vec<FieldReport>,
+    /// Whether the iterator of sockets holds the lock of the one it shows (5.15).
+    iterator_locks: bool,
     /// The kernel keeps statistics while this is open.
     _stats: Option<OwnedFd>,
 }
@@ -198,6 +200,7 @@ impl Kernel {
             stream_mode,
             verdicts,
             fields,
+            iterator_locks: host.is_at_least(5, 15),
             _stats: stats,
         })
     }
@@ -245,7 +248,7 @@ impl Kernel {
         if !self.verdicts.iter().any(runs) {
             return Ok(None);
         }
-        CensusReader::new(&self.ebpf).map(Some)
+        CensusReader::new(&self.ebpf, self.iterator_locks).map(Some)
     }
 
     /// What the programs log, once; nothing where debug logging was off as they were loaded.
