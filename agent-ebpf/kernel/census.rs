@@ -89,11 +89,15 @@ impl<F: Fields> Full<F> {
     pub(crate) fn count(self, counts: &mut CensusCounts) {
         // SOCK_DEAD is the lowest bit: one or none.
         add(counts, self.state, 0, self.fields.flags() & SOCK_DEAD);
-        if let Some(place) = workload_state(self.state)
-            && let Some(of_cgroup) = count::entry(&CENSUS_CGROUPS, &self.fields.cgroup(), &[0; 5])
-            // SAFETY: the map's value, which nothing else touches during a pass.
-            && let Some(sockets) = unsafe { (*of_cgroup).get_mut(place) }
-        {
+        let Some(place) = workload_state(self.state) else {
+            return;
+        };
+        let Some(of_cgroup) = count::entry(&CENSUS_CGROUPS, &self.fields.cgroup(), &[0; 5]) else {
+            counts.untold += 1;
+            return;
+        };
+        // SAFETY: the map's value, which nothing else touches during a pass.
+        if let Some(sockets) = unsafe { (*of_cgroup).get_mut(place) } {
             *sockets += 1;
         }
     }

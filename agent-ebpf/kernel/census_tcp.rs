@@ -63,7 +63,7 @@ extern "C" fn census_tcp(context: *const IterTcp) -> i32 {
         NEW_SYN_RECV => census::add(counts, SYN_RECV, 0, 0),
         TIME_WAIT => {
             census::add(counts, substate(sock), 1, 0);
-            use_port(sock);
+            use_port(counts, sock);
         }
         state => {
             if let Some(tcp) = sock.tcp() {
@@ -80,27 +80,24 @@ extern "C" fn census_tcp(context: *const IterTcp) -> i32 {
 fn visit(output: SeqFile, counts: &mut CensusCounts, state: u8, sock: Sock, tcp: TcpSock) {
     let remembers = counts.remember != 0 && setting::ITERATOR_LOCKS.is_set();
     let listens = state == state::LISTEN;
+    let mut full = Full {
+        fields: tcp,
+        state,
+        cookie: 0,
+    };
     if listens || remembers || state::is_lingering(state) {
-        let full = Full {
-            fields: tcp,
-            state,
-            cookie: sock.cookie(),
-        };
+        // Given now where it had none, so only to those that are told or remembered by it.
+        full.cookie = sock.cookie();
         let (since_ns, pid) = remembered(sock, remembers);
         if !full.tell(output, since_ns, pid) {
             return;
         }
     }
-    Full {
-        fields: tcp,
-        state,
-        cookie: 0,
-    }
-    .count(counts);
+    full.count(counts);
     if listens {
         take_port(sock.bound_port());
     } else {
-        use_port(sock);
+        use_port(counts, sock);
     }
 }
 
@@ -169,7 +166,7 @@ fn take_port(port: u16) {
 
 /// Counts the socket among those with its addresses and remote port, if its port is ephemeral.
 #[inline(always)]
-fn use_port(sock: Sock) {
+fn use_port(counts: &mut CensusCounts, sock: Sock) {
     let port = sock.bound_port();
     let taken = match CENSUS_TAKEN_PORTS.get(0) {
         Some(taken) => taken.get(usize::from(port / 64) % PORT_WORDS),
@@ -186,8 +183,9 @@ fn use_port(sock: Sock) {
         port: sock.remote_port(),
         reserved: 0,
     };
-    if let Some(sockets) = count::entry(&CENSUS_PORTS, &key, &0) {
+    match count::entry(&CENSUS_PORTS, &key, &0) {
         // SAFETY: the map's value, which nothing else touches during a pass.
-        unsafe { *sockets += 1 };
+        Some(sockets) => unsafe { *sockets += 1 },
+        None => counts.untold += 1,
     }
 }

@@ -41,7 +41,12 @@ pub(crate) trait Fields: Copy {
     fn address_of(self) -> *const c_void;
 
     /// Loads a field of the kernel object at `base`, which the socket led to.
-    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T;
+    #[inline(always)]
+    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T {
+        // SAFETY: the socket is a tracepoint's argument, a cast the kernel made, or was found in
+        // one of them, so it is BTF-typed, and so is what it led to.
+        unsafe { load(base, global) }
+    }
 
     /// The field of the socket that `global` places.
     #[inline(always)]
@@ -195,13 +200,6 @@ impl Fields for Sock {
     fn address_of(self) -> *const c_void {
         self.0
     }
-
-    #[inline(always)]
-    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T {
-        // SAFETY: the pointer is a tracepoint argument, a cast the kernel made, or was found in
-        // one of them, so BTF-typed.
-        unsafe { load(base, global) }
-    }
 }
 
 impl Sock {
@@ -287,12 +285,6 @@ impl Fields for TcpSock {
     #[inline(always)]
     fn address_of(self) -> *const c_void {
         self.0
-    }
-
-    #[inline(always)]
-    fn follow<T: Copy>(self, base: *const c_void, global: &Global) -> T {
-        // SAFETY: bpf_skc_to_tcp_sock gave the pointer its type, and so what it led to.
-        unsafe { load(base, global) }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct CensusCounts {
     /// Set by the agent for a full pass: not 0 where it shall make an entry of the table of
     /// sockets for each full socket without.
     pub remember: u64,
+    /// Sockets whose cgroup, or whose range of ephemeral ports, found no room.
+    pub untold: u64,
     /// The programs' own.
     pub scratch: u64,
 }
@@ -35,6 +37,7 @@ impl CensusCounts {
         jiffies: 0,
         clock_ns: 0,
         remember: 0,
+        untold: 0,
         scratch: 0,
     };
 
@@ -47,6 +50,7 @@ impl CensusCounts {
             *into += from;
         }
         self.minisockets += other.minisockets;
+        self.untold += other.untold;
         if other.clock_ns > self.clock_ns {
             (self.jiffies, self.clock_ns) = (other.jiffies, other.clock_ns);
         }

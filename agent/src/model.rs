@@ -103,7 +103,7 @@ impl Model {
         let findings = detect(&census, before, &self.setup.thresholds);
         self.series.update(&census, &findings);
         self.rows = Arc::new(self.series.rows(&census));
-        self.findings = Arc::new(findings);
+        self.findings = Arc::new(findings.told());
         self.census = Some(Arc::new(census));
     }
 

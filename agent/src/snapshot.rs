@@ -46,7 +46,7 @@ pub fn snapshot(args: &SnapshotArgs) -> Result<ExitCode> {
     };
     let (before, census) = Taker::once(reader, options).context("no census can be taken")?;
     drop(kernel);
-    let findings = detect(&census, before.as_ref(), &thresholds);
+    let findings = detect(&census, before.as_ref(), &thresholds).told();
     let snapshot = Snapshot::of(&census, findings);
     let text = if args.json {
         serde_json::to_string_pretty(&snapshot)?
@@ -277,6 +277,9 @@ impl Snapshot {
     fn ports(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for ports in &self.findings.ports {
             write!(out, "\n{}", PortsLine(ports))?;
+        }
+        if self.findings.ports_untold > 0 {
+            write!(out, "\nand {} more", self.findings.ports_untold)?;
         }
         for minisockets in &self.findings.time_wait {
             write!(

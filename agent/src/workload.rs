@@ -211,7 +211,7 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// The text as a label: bounded, and nothing in it that a terminal acts on.
-fn label(text: &str) -> String {
+pub(crate) fn label(text: &str) -> String {
     let clean = |char: char| if char.is_control() { '\u{fffd}' } else { char };
     text.chars().take(LONGEST).map(clean).collect()
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read as _, Write as _},
+    io::Read as _,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread::JoinHandle,
@@ -23,7 +23,7 @@ use crate::{
     link::{Link, lose},
     netns::{Inhabitant, Netns},
     place::own_descriptors,
-    wait::{all_in, tcp_info, until},
+    wait::{all_in, fill},
     watch::Watch,
 };
 
@@ -280,23 +280,6 @@ pub fn about(findings: &Findings, local: SocketAddr) -> Option<Found> {
 /// Where there is no /proc.
 pub fn own_name() -> Result<String> {
     Ok(fs::read_to_string("/proc/self/comm")?.trim_end().to_owned())
-}
-
-/// Sends until nothing fits any more, and all that could be sent is acknowledged.
-fn fill(mut client: &TcpStream) -> Result<()> {
-    let chunk = [0; 16 << 10];
-    client.set_nonblocking(true)?;
-    until("a full window", || {
-        loop {
-            match client.write(&chunk) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Ok(tcp_info(client)?.tcpi_unacked == 0);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    })
 }
 
 /// A thread that waits until the kernel has no full socket any more of the given address.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io::{ErrorKind, Write},
     mem::MaybeUninit,
     os::fd::AsFd,
     process::Command,
@@ -15,7 +16,7 @@ use nix::{
     getsockopt_impl, libc,
     sys::socket::{GetSockOpt as _, sockopt::GetStruct},
 };
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 /// The longest wait for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -138,4 +139,30 @@ fn addresses_and_timer(line: &str) -> (String, String) {
     let mut addresses: Vec<_> = words.take(2).collect();
     addresses.reverse();
     (addresses.join(" "), timer.unwrap_or_default().to_owned())
+}
+
+/// Sends until nothing fits any more, and all that could be sent is acknowledged. From then on
+/// the client does not block.
+///
+/// # Errors
+///
+/// Where the connection breaks, or its window never fills.
+pub fn fill<Client: AsFd>(client: &Client) -> Result<()>
+where
+    for<'a> &'a Client: Write,
+{
+    let chunk = [0; 16 << 10];
+    SockRef::from(client).set_nonblocking(true)?;
+    until("a full window", || {
+        loop {
+            let mut sender = client;
+            match sender.write(&chunk) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(tcp_info(client)?.tcpi_unacked == 0);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    })
 }

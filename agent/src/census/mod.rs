@@ -75,7 +75,8 @@ pub struct NamespaceCensus {
     pub lingering: Vec<Lingering>,
     /// Those that listen.
     pub listeners: Vec<Listener>,
-    /// Lingering or listening sockets beyond what is told one by one.
+    /// Sockets that are only counted: lingering or listening ones beyond what is told one by one,
+    /// and those whose cgroup or range of ephemeral ports found no room.
     pub untold: u64,
     /// Its sockets on ephemeral ports.
     pub ports: Vec<PortUse>,

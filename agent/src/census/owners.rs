@@ -17,14 +17,14 @@ use super::{Lingering, NamespaceCensus, cgroups::Cgroups};
 use crate::{
     kernel::CensusReader,
     logging::chain,
-    workload::{Workload, telling_path},
+    workload::{Workload, label, telling_path},
 };
 
 /// How often the owners of all stalled sockets are asked for again: sockets can be handed on, and
 /// of several processes that hold one the first may end.
 const REFRESH: Duration = Duration::from_secs(30);
 
-/// Processes of a socket that are told; more are counted alone.
+/// Processes of a socket that are told: those with the lowest ids.
 const PIDS_TOLD: usize = 16;
 
 /// Who holds a socket, or held it last.
@@ -89,15 +89,16 @@ impl Owners {
         let mut named = Vec::with_capacity(stalled.len());
         for asked in &stalled {
             let socket = &namespaces[asked.namespace].lingering[asked.socket];
-            let held = asked.cookie.and_then(|cookie| holders.get(&cookie));
-            let last = || Some(vec![reader.remembered(socket.pid?)?]);
-            let slots = match held {
-                Some(slots) => Some(slots.clone()),
+            let slots = match asked.cookie.and_then(|cookie| holders.get(&cookie)) {
+                Some(slots) => slots.clone(),
                 // It has kept its name.
                 None if socket.owner.is_some() => continue,
-                None => last(),
+                None => {
+                    let last = socket.pid.and_then(|pid| reader.remembered(pid));
+                    last.into_iter().collect()
+                }
             };
-            named.push((asked, slots.unwrap_or_default(), socket.cgroup));
+            named.push((asked, slots, socket.cgroup));
         }
         let ids = named.iter().map(|(_, slots, cgroup)| id(slots, *cgroup));
         let paths = self.cgroups.paths(&ids.collect(), now);
@@ -125,11 +126,10 @@ impl Owners {
         now: Duration,
     ) -> Vec<(Arc<Workload>, CgroupCounts)> {
         let ids = cgroups.iter().map(|(id, _)| *id).collect();
-        let paths = self.cgroups.paths(&ids, now);
+        let workloads = self.workloads(&ids, now);
         let mut sums: BTreeMap<Arc<Workload>, CgroupCounts> = BTreeMap::new();
         for (id, counts) in cgroups {
-            let path = paths.get(id).map_or("", String::as_str);
-            let sum = sums.entry(self.workload(path, None)).or_default();
+            let sum = sums.entry(Arc::clone(&workloads[id])).or_default();
             for place in 0..WORKLOAD_STATES.len() {
                 sum[place] += counts[place];
             }
@@ -245,20 +245,11 @@ fn stalled(
     stalled
 }
 
-/// A name from the kernel as text that can be shown: up to its NUL, what is no UTF-8 or no
-/// printable character replaced.
-fn printable(name: &[u8]) -> String {
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(name)
-        .chars()
-        .map(|letter| {
-            if letter.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                letter
-            }
-        })
-        .collect()
+/// A task's name as text that can be shown: up to its NUL, what is no UTF-8 or no printable
+/// character replaced.
+fn printable(comm: &[u8]) -> String {
+    let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    label(&String::from_utf8_lossy(name))
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ const QUICK_SHARE_DIVISOR: u32 = 180;
 /// older than 30 s.
 const RAREST_FULL: Duration = Duration::from_secs(25);
 
+/// By so much a namespace seems older of which quick passes have lost sight: it comes before the
+/// others, but keeps none waiting for ever.
+const HEAD_START: Duration = Duration::from_mins(10);
+
 /// A namespace's last full pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LastFull {
@@ -30,6 +34,19 @@ pub(super) struct LastFull {
     pub(super) cost: Duration,
     /// Whether quick passes find the full sockets it found.
     pub(super) remembered: bool,
+    /// Whether quick passes have found fewer since than there are.
+    pub(super) lost_sight: bool,
+}
+
+impl LastFull {
+    /// Whoever has the least comes first.
+    fn turn(&self) -> Duration {
+        if self.lost_sight {
+            self.at.saturating_sub(HEAD_START)
+        } else {
+            self.at
+        }
+    }
 }
 
 /// What a census does.
@@ -85,7 +102,7 @@ impl Budget {
         let never = namespaces.iter().filter(|inode| !last.contains_key(inode));
         let mut chosen: BTreeSet<u64> = never.copied().collect();
         chosen.extend(new.into_iter().map(|(inode, _)| inode));
-        by_age.sort_by_key(|(inode, last)| (last.at, *inode));
+        by_age.sort_by_key(|(inode, last)| (last.turn(), *inode));
         let mut left = self.credit.saturating_sub(self.quick.unwrap_or_default());
         for (inode, last) in by_age {
             let Some(rest) = left.checked_sub(last.cost) else {
@@ -150,6 +167,7 @@ mod tests {
                 at: at(*seconds),
                 cost: ms(*cost),
                 remembered: true,
+                lost_sight: false,
             };
             (*inode, last)
         };
@@ -189,6 +207,21 @@ mod tests {
             [4],
             "a new one is not kept waiting"
         );
+    }
+
+    #[test]
+    fn one_that_is_lost_sight_of_comes_first_but_not_before_those_that_waited_for_long() {
+        let first = |since: u64, now: u64| {
+            let mut last = last(&[(1, since, 150), (2, now - 10, 150)]);
+            last.entry(2).and_modify(|last| last.lost_sight = true);
+            let mut budget = Budget::default();
+            let all = [1, 2];
+            let plan = budget.plan(at(0), &all, &last, INTERVAL);
+            budget.space(&plan, ms(10), ms(0), INTERVAL);
+            chosen(budget.plan(at(20), &all, &last, INTERVAL))
+        };
+        assert_eq!(first(1_000, 1_500), [2]);
+        assert_eq!(first(1_000, 1_700), [1]);
     }
 
     #[test]

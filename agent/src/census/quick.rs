@@ -25,6 +25,33 @@ pub(super) fn refresh(last: &CensusCounts, known: &CensusCounts, minisockets: u6
     counts
 }
 
+/// What quick passes see of one namespace, beside what its `sockstat` counts.
+///
+/// A transition that the programs missed leaves a socket out of their table: no quick pass finds
+/// it, but the kernel counts it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sight {
+    /// Sockets unseen by the first pass: those that opened or closed between the two, and kinds
+    /// that the programs do not follow.
+    usual: Option<u64>,
+    /// Passes in a row since that saw fewer.
+    fewer: u32,
+}
+
+impl Sight {
+    /// As many in a row tell a loss from sockets that come and go.
+    const PASSES: u32 = 3;
+
+    /// A pass has found so many of the full sockets that the kernel counts. Whether sight was lost
+    /// of some.
+    pub(super) fn is_lost(&mut self, counted: u64, found: u64) -> bool {
+        let unseen = counted.saturating_sub(found);
+        let usual = *self.usual.get_or_insert(unseen);
+        self.fewer = if unseen > usual { self.fewer + 1 } else { 0 };
+        self.fewer >= Self::PASSES
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use agent_ebpf::state::TcpState::{Established, FinWait2, SynRecv, TimeWait};
@@ -48,6 +75,23 @@ mod tests {
         assert_eq!(now.states[FinWait2 as usize], 2 + 20);
         assert_eq!(now.states[SynRecv as usize], 3);
         assert_eq!(now.minisockets, 80);
+    }
+
+    #[test]
+    fn sockets_that_stay_unseen_are_lost_sight_of() {
+        let mut sight = Sight::default();
+        assert!(!sight.is_lost(12, 10), "two that nobody follows");
+        assert!(!sight.is_lost(13, 10) && !sight.is_lost(14, 11));
+        assert!(!sight.is_lost(12, 11), "they came and went");
+        assert!(!sight.is_lost(13, 10) && !sight.is_lost(13, 10));
+        assert!(sight.is_lost(13, 10));
+    }
+
+    #[test]
+    fn a_pass_that_finds_more_than_was_counted_has_lost_nothing() {
+        let mut sight = Sight::default();
+        let lost = (0..5).any(|_| sight.is_lost(10, 11));
+        assert!(!lost);
     }
 
     #[test]

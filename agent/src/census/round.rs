@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
+    fs, io, mem,
     net::{IpAddr, Ipv6Addr},
     os::{fd::AsFd as _, linux::fs::MetadataExt as _},
     sync::mpsc::{Receiver, TryRecvError},
@@ -23,7 +23,7 @@ use super::{
     memory::Memory,
     owners::Owners,
     plan::{Budget, LastFull, Plan},
-    quick::refresh,
+    quick::{Sight, refresh},
     socket::jiffy,
     taker::clock,
 };
@@ -60,7 +60,7 @@ pub(super) struct Rounds {
     budget: Budget,
     /// What the last census did, and the CPU time that its full passes took.
     done: (Plan, Duration),
-    /// Whether this kernel can make quick passes.
+    /// Whether quick passes may take the place of full ones.
     has_quick: bool,
     /// Namespaces that were not reached last time, so as to warn of each once.
     unreached: BTreeSet<u64>,
@@ -68,8 +68,11 @@ pub(super) struct Rounds {
 
 /// A full pass over a namespace.
 struct Full {
+    /// What it found, but for the sockets one by one: those a quick pass finds anew.
     counted: NamespaceCensus,
     last: LastFull,
+    /// What the quick passes since have seen.
+    sight: Sight,
     /// When it ended: time since 1970.
     completed: Duration,
     /// When its limits were read last: CLOCK_MONOTONIC.
@@ -77,8 +80,10 @@ struct Full {
 }
 
 impl Rounds {
-    /// Nothing counted yet; `has_quick` says whether quick passes may take the place of full ones.
-    pub(super) fn new(reader: CensusReader, options: Options, has_quick: bool) -> Self {
+    /// Nothing counted yet.
+    pub(super) fn new(reader: CensusReader, options: Options) -> Self {
+        // Else they would miss the sockets older than the agent.
+        let has_quick = reader.remembers() && !options.at_any_cost;
         Self {
             reader,
             options,
@@ -110,8 +115,13 @@ impl Rounds {
         let Some(full_cost) = self.count_all(&mut census, &namespaces, &plan, stopped) else {
             return Ok(None);
         };
-        if let Plan::Quick(chosen) = &plan {
-            self.refresh(&mut census, chosen);
+        if let Plan::Quick(chosen) = &plan
+            && let Err(error) = self.refresh(&mut census, chosen)
+        {
+            let error = chain(&error);
+            warn!(error, "no quick pass: every census is a full one");
+            self.has_quick = false;
+            return self.census(stopped);
         }
         self.name(&mut census);
         census.completed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -223,17 +233,24 @@ impl Rounds {
         let before = self.fulls.get(&namespace.inode);
         let remembered = remember || before.is_some_and(|full| full.last.remembered);
         let now = clock(ClockId::Monotonic);
+        let (lingering, listeners) = (
+            mem::take(&mut counted.lingering),
+            mem::take(&mut counted.listeners),
+        );
         let full = Full {
             counted: counted.clone(),
             last: LastFull {
                 at: now,
                 remembered,
                 cost: clock(ClockId::ThreadCPUTime).saturating_sub(worked),
+                lost_sight: false,
             },
+            sight: Sight::default(),
             completed: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
             limits_at: now,
         };
         self.fulls.insert(namespace.inode, full);
+        (counted.lingering, counted.listeners) = (lingering, listeners);
         Ok(Some(counted))
     }
 
@@ -258,30 +275,20 @@ impl Rounds {
     }
 
     /// Makes a quick pass, and brings those up to date that had no full one.
-    fn refresh(&mut self, census: &mut Census, chosen: &BTreeSet<u64>) {
+    fn refresh(
+        &mut self,
+        census: &mut Census,
+        chosen: &BTreeSet<u64>,
+    ) -> Result<(), CensusReadError> {
         let began = clock(ClockId::Monotonic);
         // The full passes have counted some of the same sockets.
-        let pass = self
-            .reader
-            .take_cgroups()
-            .and_then(|_| self.reader.read_known());
-        let pass = match pass {
-            Ok(pass) => pass,
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    "no quick pass: every census is a full one"
-                );
-                self.has_quick = false;
-                return;
-            }
-        };
+        self.reader.take_cgroups()?;
         let KnownPass {
             namespaces,
             elsewhere,
             sockets,
             untold,
-        } = pass;
+        } = self.reader.read_known()?;
         self.learn_jiffy(&elsewhere);
         let counts: HashMap<u32, CensusCounts> = namespaces.into_iter().collect();
         let mut records: HashMap<u64, Vec<SocketRecord>> = HashMap::new();
@@ -299,27 +306,32 @@ impl Rounds {
                 .ok()
                 .and_then(|inode| counts.get(&inode).copied())
                 .unwrap_or_default();
+            if let Some(counted) = namespace.limits.sockstat.full_sockets()
+                && let Some(full) = self.fulls.get_mut(&namespace.inode)
+            {
+                let found = known.states.iter().sum();
+                full.last.lost_sight |= full.sight.is_lost(counted, found);
+            }
             let minisockets = namespace.limits.sockstat.tw;
             let minisockets = minisockets.unwrap_or(namespace.counts.minisockets);
             namespace.counts = refresh(&namespace.counts, &known, minisockets);
-            namespace.lingering.clear();
-            namespace.listeners.clear();
+            namespace.untold = known.untold;
             let records = records.remove(&namespace.inode).unwrap_or_default();
             self.decode(namespace, &records);
-            namespace.untold = 0;
         }
         // Nobody knows of which namespaces these are; what is shown is their sum.
         if let Some(first) = census.namespaces.first_mut() {
-            first.untold += untold + elsewhere.states.iter().sum::<u64>();
+            first.untold += untold + elsewhere.untold + elsewhere.states.iter().sum::<u64>();
         }
         census.known_took = Some(clock(ClockId::Monotonic).saturating_sub(began));
+        Ok(())
     }
 
     /// Takes in what a full pass found.
     fn decode_full(&mut self, into: &mut NamespaceCensus, pass: &Pass) {
         self.learn_jiffy(&pass.counts);
         into.counts = pass.counts;
-        into.untold = pass.untold;
+        into.untold = pass.untold + pass.counts.untold;
         self.decode(into, &pass.sockets);
         into.ports = pass.ports.iter().map(port_use).collect();
     }

@@ -44,7 +44,7 @@ impl Taker {
     ///
     /// Where the system has no thread left, or no /proc.
     pub fn once(reader: CensusReader, options: Options) -> io::Result<(Option<Census>, Census)> {
-        let mut rounds = Rounds::new(reader, options, false);
+        let mut rounds = Rounds::new(reader, options);
         let thread = std::thread::Builder::new()
             .name("census".to_owned())
             .spawn(move || {
@@ -73,9 +73,7 @@ impl Taker {
         options: Options,
         censuses: SyncSender<Census>,
     ) -> io::Result<Self> {
-        // Without that, quick passes would miss the sockets older than the agent.
-        let has_quick = reader.remembers() && !options.at_any_cost;
-        let rounds = Rounds::new(reader, options, has_quick);
+        let rounds = Rounds::new(reader, options);
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("census".to_owned())

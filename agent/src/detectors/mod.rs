@@ -30,7 +30,7 @@ pub use self::{
 };
 use crate::census::{Census, Lingering};
 
-/// Findings told; more are counted alone.
+/// Findings of one kind that are told; the others are in the series alone.
 const FINDINGS_TOLD: usize = 1_000;
 
 /// From when on a socket stalls.
@@ -83,6 +83,26 @@ pub struct Findings {
     pub time_wait: Vec<Minisockets>,
     /// Destinations toward which ephemeral ports run out.
     pub ports: Vec<Ports>,
+    /// Such destinations beyond those told.
+    pub ports_untold: usize,
+}
+
+impl Findings {
+    /// As many as are told: the 1 000 oldest stalls and most crowded destinations, and the number
+    /// of the others.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        self.stalls_untold += cut(&mut self.stalls);
+        self.ports_untold += cut(&mut self.ports);
+        self
+    }
+}
+
+/// Leaves as many as are told, and counts those it takes away.
+fn cut<T>(findings: &mut Vec<T>) -> usize {
+    let untold = findings.len().saturating_sub(FINDINGS_TOLD);
+    findings.truncate(FINDINGS_TOLD);
+    untold
 }
 
 /// What `census` shows, compared with the one before it.
@@ -100,13 +120,12 @@ pub fn detect(census: &Census, before: Option<&Census>, thresholds: &Thresholds)
         stalls.extend(last_ack::find(namespace, stalled()));
     }
     stalls.sort_by_key(|stall| std::cmp::Reverse(stall.oldest.at_least));
-    let stalls_untold = stalls.len().saturating_sub(FINDINGS_TOLD);
-    stalls.truncate(FINDINGS_TOLD);
     Findings {
         stalls,
-        stalls_untold,
+        stalls_untold: 0,
         orphans: orphans::find(census, before),
         time_wait: time_wait::find_minisockets(census, before),
         ports: time_wait::find_ports(census, before),
+        ports_untold: 0,
     }
 }

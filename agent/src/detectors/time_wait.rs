@@ -161,7 +161,6 @@ pub(super) fn find_ports(census: &Census, before: Option<&Census>) -> Vec<Ports>
         }
     }
     found.sort_by_key(|ports| std::cmp::Reverse((ports.used, ports.port)));
-    found.truncate(super::FINDINGS_TOLD);
     found
 }
 

@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 use super::{
     census::CensusReader,
     fdinfo::ProgramStats,
+    heap,
     host::{Host, HostError, SYS_KERNEL_BTF},
     types::{FieldReport, KernelTypes, TypesError, first_missing},
     verdict::{ProgramReport, Verdict},
@@ -194,6 +195,8 @@ impl Kernel {
         for program in PROGRAMS {
             verdicts.push((program, attach(&mut ebpf, program, &btf)?));
         }
+        drop((btf, types));
+        heap::trim();
         Ok(Self {
             ebpf: Arc::new(Mutex::new(ebpf)),
             counters,

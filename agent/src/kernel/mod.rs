@@ -9,6 +9,7 @@ mod loader;
 mod census;
 mod map_iter;
 mod fdinfo;
+mod heap;
 
 pub use self::{
     census::{CensusReadError, CensusReader, KnownPass, Pass},

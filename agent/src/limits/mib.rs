@@ -59,12 +59,7 @@ impl Default for Mibs {
 
 impl Mibs {
     /// Those of the calling thread's namespace.
-    #[must_use]
-    pub fn read() -> Self {
-        Self::read_with(&mut Files::default())
-    }
-
-    pub(super) fn read_with(files: &mut Files) -> Self {
+    pub(super) fn read(files: &mut Files) -> Self {
         let mut mibs = Self::default();
         mibs.parse("TcpExt:", files.net("netstat"));
         mibs.parse("Tcp:", files.net("snmp"));
@@ -216,7 +211,7 @@ Tcp: 1 200 120000 -1 9141 373532 72
             text.replace('\n', " \n")
         };
         let (netstat, snmp) = (whole("netstat"), whole("snmp"));
-        let (before, after) = (parse(&netstat, &snmp), Mibs::read());
+        let (before, after) = (parse(&netstat, &snmp), Mibs::read(&mut Files::default()));
         for name in MIBS {
             let there = |text: &str| text.contains(&format!(" {name} "));
             let there = there(&netstat) || there(&snmp);

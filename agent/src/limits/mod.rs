@@ -33,8 +33,8 @@ impl Limits {
     pub fn read() -> Self {
         let mut files = Files::default();
         Self {
-            sysctls: Sysctls::read_with(&mut files),
-            mibs: Mibs::read_with(&mut files),
+            sysctls: Sysctls::read(&mut files),
+            mibs: Mibs::read(&mut files),
             sockstat: Sockstat::read_with(&mut files),
         }
     }

@@ -43,6 +43,12 @@ impl Sockstat {
         [self.inuse, self.inuse6, self.tw] != [Some(0); 3]
     }
 
+    /// Full sockets over both; nothing where the kernel tells neither.
+    #[must_use]
+    pub fn full_sockets(&self) -> Option<u64> {
+        Some(self.inuse? + self.inuse6.unwrap_or(0))
+    }
+
     /// Takes in the text of sockstat.
     fn parse(&mut self, text: &str) {
         self.inuse = value(text, "TCP:", "inuse");

@@ -229,12 +229,7 @@ pub struct Sysctls {
 
 impl Sysctls {
     /// Those of the calling thread's namespace.
-    #[must_use]
-    pub fn read() -> Self {
-        Self::read_with(&mut Files::default())
-    }
-
-    pub(super) fn read_with(files: &mut Files) -> Self {
+    pub(super) fn read(files: &mut Files) -> Self {
         let (mut values, mut reserved) = (Vec::new(), Vec::new());
         for sysctl in SYSCTLS {
             // The kernel takes as much memory as there is room, and clears it
@@ -276,12 +271,6 @@ impl Sysctls {
     /// All there are, under the names they are exported by, in the order of [`SYSCTLS`].
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.values.iter().copied()
-    }
-
-    /// The ports that are not chosen, though they may be in the range.
-    #[must_use]
-    pub fn reserved_ports(&self) -> &[RangeInclusive<u16>] {
-        &self.reserved
     }
 
     /// How many ports `connect()` can choose from: those of the range that are not reserved.
@@ -491,7 +480,7 @@ mod tests {
     fn reserved_ports_are_counted() {
         let sysctls = Sysctls::of(&[]).reserving("8080,9000-9010");
         assert_eq!(sysctls.get("ip_local_reserved_ports"), Some(12));
-        assert_eq!(sysctls.reserved_ports(), [8080..=8080, 9000..=9010]);
+        assert_eq!(sysctls.reserved, [8080..=8080, 9000..=9010]);
         assert_eq!(Sysctls::default().get("ip_local_reserved_ports"), None);
     }
 
@@ -551,7 +540,7 @@ mod tests {
 
     #[test]
     fn this_namespace_has_what_its_files_say() {
-        let sysctls = Sysctls::read();
+        let sysctls = Sysctls::read(&mut Files::default());
         for sysctl in SYSCTLS {
             let text = fs::read_to_string(format!("/proc/sys/net/{}", sysctl.file));
             let exports = sysctl.exports();

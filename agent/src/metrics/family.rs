@@ -1,6 +1,6 @@
 //! What a metric family is.
 
-use crate::view::View;
+use crate::{series::number, view::View};
 
 /// A family of metrics, as declared.
 pub struct Family {
@@ -77,13 +77,4 @@ impl Sample {
     pub fn count<'a>(labels: impl IntoIterator<Item = &'a str>, count: u64) -> Self {
         Self::number(labels, number(count))
     }
-}
-
-/// A count as Prometheus holds numbers: above 2⁵³ the last digits are lost.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "Prometheus has no other numbers"
-)]
-pub(super) fn number(count: u64) -> f64 {
-    count as f64
 }

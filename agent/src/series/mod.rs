@@ -1,8 +1,8 @@
 //! The series whose labels nobody bounds, kept within bounds: pure, the clock an argument.
 //!
 //! [`places`] holds as many label sets of a family as it may have, [`ports`] the fullest ranges of
-//! ports, [`totals`] the kernel counters
-//! of namespaces that come and go. [`Rows`] is what the families show of them.
+//! ports, [`totals`] the kernel counters of namespaces that come and go. [`Rows`] is what the
+//! families show of them.
 
 mod places;
 mod ports;
@@ -368,11 +368,12 @@ fn service(stall: &Stall) -> Vec<String> {
     ]
 }
 
+/// A count as Prometheus holds numbers: above 2⁵³ the last digits are lost.
 #[expect(
     clippy::cast_precision_loss,
     reason = "Prometheus has no other numbers"
 )]
-fn number(count: u64) -> f64 {
+pub(crate) fn number(count: u64) -> f64 {
     count as f64
 }
 

@@ -1,10 +1,6 @@
 //! Connections whose peer is not heard of any more.
 
-use std::{
-    io::{ErrorKind, Write as _},
-    net::Shutdown,
-    time::Duration,
-};
+use std::{io::Write as _, net::Shutdown, time::Duration};
 
 use agent_ebpf::{
     close::CloseCause::{Keepalive, LingerZero, TimedOut, UnreadData},
@@ -18,7 +14,7 @@ use crate::{
     filter::{Filter, Packets},
     place::reset,
     trace::Trace,
-    wait::{all_in, clients_in, servers_in, tcp_info, until},
+    wait::{all_in, clients_in, fill, servers_in},
 };
 
 /// TCP_USER_TIMEOUT: `tcp_write_timeout` gives up at the first expiry past it.
@@ -132,7 +128,6 @@ pub const ZERO_WINDOW: Way = Way {
         let connections = place.connections(n)?;
         for client in &connections.clients {
             client.set_tcp_user_timeout(Some(PATIENCE))?;
-            client.set_nonblocking(true)?;
             fill(client)?;
         }
         let _cut = Filter::drop(place.port, Packets::All)?;
@@ -154,20 +149,4 @@ fn speak_in_vain(clients: &[Socket]) -> Result<()> {
         client.write_all(b"unheard")?;
     }
     all_in(clients, Close)
-}
-
-/// Sends until nothing fits any more, and all that could be sent is acknowledged.
-fn fill(mut client: &Socket) -> Result<()> {
-    let chunk = [0; 16_384];
-    until("a full window", || {
-        loop {
-            match client.write(&chunk) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Ok(tcp_info(client)?.tcpi_unacked == 0);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    })
 }

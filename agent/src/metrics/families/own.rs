@@ -3,7 +3,8 @@
 use super::histogram_value;
 use crate::{
     kernel::ProgramStats,
-    metrics::family::{Family, Kind, Sample, number},
+    metrics::family::{Family, Kind, Sample},
+    series::number,
     view::View,
 };
 
@@ -114,7 +115,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_census_untold_sockets",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Sockets that the last census did not tell apart: lingering or listening ones beyond 65536 in a pass, which are counted without being looked at, and those of network namespaces beyond 4096.",
+        help: "Sockets that the last census counted but did not tell apart: lingering or listening ones beyond 65536 in a pass, those of network namespaces beyond 4096, of cgroups beyond 2048, and on ranges of ephemeral ports beyond 16384.",
         samples: |view| {
             let census = view.census.iter();
             census
