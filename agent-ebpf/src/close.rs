@@ -24,13 +24,19 @@ const ECONNRESET: i32 = 104;
 const ETIMEDOUT: i32 = 110;
 
 /// Why a socket closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "user",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "snake_case")
+)]
 #[repr(u8)]
 pub enum CloseCause {
     /// Both FINs are acknowledged and this side's was first: a true TIME_WAIT follows, unless
     /// `tcp_max_tw_buckets` is reached, which looks the same.
     TimeWait = 0,
     /// An orphan in FIN_WAIT2 handed over to a timewait minisocket that waits for the peer's FIN.
+    #[cfg_attr(feature = "user", serde(rename = "fin_wait2_timewait"))]
     FinWait2TimeWait = 1,
     /// The peer closed first and has acknowledged everything.
     Passive = 2,

@@ -17,11 +17,17 @@ const TIME_LOSS_PROBE: u8 = 5;
 
 /// What the segment was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "user",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "snake_case")
+)]
 #[repr(u8)]
 pub enum Packet {
     /// A SYN: the connection is being opened.
     Syn = 0,
     /// A SYN-ACK.
+    #[cfg_attr(feature = "user", serde(rename = "synack"))]
     SynAck = 1,
     /// A FIN, with or without data before it.
     Fin = 2,
@@ -76,6 +82,11 @@ impl Packet {
 
 /// Why it was sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "user",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "snake_case")
+)]
 #[repr(u8)]
 pub enum Trigger {
     /// The retransmission timer ran out (`tcp_retransmit_timer`, `reqsk_timer_handler`).

@@ -30,6 +30,11 @@ pub const NEW_SYN_RECV: u8 = 12;
 
 /// A TCP state as `ss` and node_exporter name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "user",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "snake_case")
+)]
 #[repr(u8)]
 pub enum TcpState {
     /// The handshake is done; data may flow.

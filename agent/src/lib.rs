@@ -4,8 +4,9 @@
 //! programs and reads their counters. [`stream`] drains their ring buffer and [`decode`] makes
 //! events of it; [`limits`] reads what the kernel allows, and [`census`] finds the sockets there
 //! are, and by [`workload`] whose. [`model`] keeps what is known, has the [`detectors`] judge it,
-//! bounds its labels in [`series`], and publishes it as a [`view`], which [`metrics`], [`http`]
-//! and [`snapshot`] show. [`engine`] turns that crank; [`run`], [`snapshot`] and [`check`] are
+//! bounds its labels in [`series`], and publishes it as a [`view`], which [`metrics`], [`api`],
+//! [`http`] and [`snapshot`] show; [`advice`] says what to do about it, and [`words`] how people
+//! read it. [`engine`] turns that crank; [`run`], [`snapshot`] and [`check`] are
 //! the commands, [`cli`] and [`logging`] what surrounds them.
 //!
 //! Everything from [`decode`] to [`view`] but for reading limits and taking the census is plain
@@ -16,12 +17,16 @@ pub mod stream;
 pub mod decode;
 pub mod limits;
 pub mod workload;
+mod serial;
+pub mod advice;
 pub mod census;
 pub mod detectors;
 pub mod series;
 pub mod model;
 pub mod view;
 pub mod metrics;
+pub mod api;
+pub mod words;
 pub mod http;
 pub mod engine;
 pub mod run;

@@ -1,4 +1,6 @@
-//! `agent snapshot`: a census, as a person or a program reads it.
+//! `agent snapshot`: one census, and what it shows, as a table or as JSON.
+//!
+//! The table is for people, the JSON, whose shape is versioned, for programs.
 
 use std::{
     fmt::{self, Display},
@@ -7,20 +9,20 @@ use std::{
     time::Duration,
 };
 
-use agent_ebpf::state::{STATE_COUNT, TcpState};
+use agent_ebpf::state::TcpState;
 use anyhow::{Context as _, Result};
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use crate::{
-    census::{self, Age, Census, Taker},
+    advice::Advice,
+    api::snapshot::{Limited, Snapshot, States},
+    census::{self, Taker},
     cli::SnapshotArgs,
-    detectors::{Findings, Orphans, Ports, Stall, detect},
+    engine::monotonic,
     kernel::{Kernel, Options},
+    model::{Model, Setup},
     run::{kernel_release, log_verifier},
+    words,
 };
-
-/// The shape of the JSON; it rises with every change that could break a reader.
-const VERSION: u32 = 1;
 
 /// Takes a census and prints it.
 ///
@@ -28,6 +30,23 @@ const VERSION: u32 = 1;
 ///
 /// Where the programs do not load, no census can be taken, or nobody reads it.
 pub fn snapshot(args: &SnapshotArgs) -> Result<ExitCode> {
+    let snapshot = take(args)?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&snapshot)?
+    } else {
+        Table(&snapshot).to_string()
+    };
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        printed => {
+            printed.context("the snapshot cannot be printed")?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn take(args: &SnapshotArgs) -> Result<Snapshot> {
     let only_netns = args.watched.only_netns()?;
     let thresholds = args.watched.thresholds();
     let mut kernel = Kernel::load(&Options {
@@ -44,178 +63,55 @@ pub fn snapshot(args: &SnapshotArgs) -> Result<ExitCode> {
         only_netns,
         thresholds,
     };
+    let mut model = Model::new(Setup {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: kernel_release(),
+        thresholds,
+        ..Setup::default()
+    });
     let (before, census) = Taker::once(reader, options).context("no census can be taken")?;
-    drop(kernel);
-    let findings = detect(&census, before.as_ref(), &thresholds).told();
-    let snapshot = Snapshot::of(&census, findings);
-    let text = if args.json {
-        serde_json::to_string_pretty(&snapshot)?
-    } else {
-        snapshot.to_string()
-    };
-    match writeln!(io::stdout(), "{}", text.trim_end()) {
-        // Whoever read it has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        printed => {
-            printed.context("the snapshot cannot be printed")?;
-            Ok(ExitCode::SUCCESS)
-        }
-    }
+    before.into_iter().for_each(|census| model.census(census));
+    model.census(census);
+    let now = monotonic();
+    model.count(now, kernel.counters()?, kernel.programs());
+    Snapshot::of(&model.view(now)).context("the census is not in the view of it")
 }
 
-/// What is printed.
-#[derive(Clone, Debug, Serialize)]
-pub struct Snapshot {
-    /// Of the shape.
-    version: u32,
-    /// The agent's.
-    agent: &'static str,
-    /// The kernel's release.
-    kernel: String,
-    /// When the census was complete, in seconds since 1970.
-    completed: f64,
-    /// How long it took, in seconds.
-    took: f64,
-    /// Namespaces that could not be entered or counted.
-    unreached_namespaces: usize,
-    /// Sockets by state, of all namespaces.
-    states: States,
-    /// Those that no process holds any more.
-    orphan_sockets: States,
-    /// The kernel's count of orphans, and its limit.
-    orphans: Option<Limited>,
-    /// Every namespace.
-    namespaces: Vec<Namespace>,
-    /// What should not be.
-    findings: Findings,
-}
+/// Before what belongs to the row above.
+const INDENT: &str = "            ";
 
-/// Sockets by the state's name.
-#[derive(Clone, Copy, Debug)]
-struct States([u64; STATE_COUNT]);
+/// Of a paragraph.
+const WIDTH: usize = 96;
 
-/// How much there is of what is limited.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Limited {
-    count: u64,
-    limit: u64,
-}
+/// A snapshot as people read it.
+struct Table<'a>(&'a Snapshot);
 
-/// A network namespace.
-#[derive(Clone, Debug, Serialize)]
-struct Namespace {
-    netns: String,
-    workload: Option<String>,
-    states: States,
-    minisockets: Option<Limited>,
-    ephemeral_ports: Option<u32>,
-    listeners: Vec<Listener>,
-    sysctls: Sysctls,
-}
+/// The advice that a table has given, so as to give each once.
+type Said<'a> = Vec<&'a [Advice]>;
 
-/// A listening socket.
-#[derive(Clone, Debug, Serialize)]
-struct Listener {
-    address: String,
-    accept_queue: Limited,
-}
-
-#[derive(Clone, Debug)]
-struct Sysctls(crate::limits::Sysctls);
-
-impl Snapshot {
-    /// Of a census and what it shows.
-    #[must_use]
-    pub fn of(census: &Census, findings: Findings) -> Self {
-        let total = census.total();
-        let namespaces = census.namespaces.iter();
-        Self {
-            version: VERSION,
-            agent: env!("CARGO_PKG_VERSION"),
-            kernel: kernel_release(),
-            completed: census.completed.as_secs_f64(),
-            took: census.took.as_secs_f64(),
-            unreached_namespaces: census.unreached,
-            states: States(total.states),
-            orphan_sockets: States(total.orphans),
-            orphans: Orphans::of(census).map(|(count, limit)| Limited { count, limit }),
-            namespaces: namespaces.map(Namespace::of).collect(),
-            findings,
-        }
-    }
-}
-
-impl Namespace {
-    fn of(namespace: &census::NamespaceCensus) -> Self {
-        let limits = &namespace.limits;
-        let minisockets = limits
-            .sockstat
-            .tw
-            .zip(limits.sysctls.get("tcp_max_tw_buckets"));
-        let listeners = namespace.listeners.iter();
-        Self {
-            netns: namespace.name(),
-            workload: namespace
-                .workload
-                .as_ref()
-                .map(|workload| workload.name.clone()),
-            states: States(namespace.counts.states),
-            minisockets: minisockets.map(|(count, limit)| Limited { count, limit }),
-            ephemeral_ports: limits.sysctls.ephemeral_ports(),
-            listeners: listeners
-                .map(|listener| Listener {
-                    address: listener.local.to_string(),
-                    accept_queue: Limited {
-                        count: listener.accept_queue.into(),
-                        limit: listener.accept_queue_limit.into(),
-                    },
-                })
-                .collect(),
-            sysctls: Sysctls(limits.sysctls.clone()),
-        }
-    }
-}
-
-impl Serialize for States {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for state in TcpState::ALL {
-            map.serialize_entry(state.name(), &self.0[state as usize])?;
-        }
-        map.end()
-    }
-}
-
-impl Serialize for Sysctls {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter())
-    }
-}
-
-impl Display for Snapshot {
+impl Display for Table<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "{:<12} {:>9} {:>9}", "STATE", "SOCKETS", "ORPHANS")?;
         for state in TcpState::ALL {
-            let (sockets, orphans) = (
-                self.states.0[state as usize],
-                self.orphan_sockets.0[state as usize],
-            );
+            let of = |states: &States| states.get(&state).copied().unwrap_or(0);
+            let (sockets, orphans) = (of(&self.0.states), of(&self.0.orphan_sockets));
             writeln!(out, "{:<12} {sockets:>9} {orphans:>9}", state.name())?;
         }
         writeln!(
             out,
             "\n{} network namespaces in {:.1} ms; {} not reached",
-            self.namespaces.len(),
-            self.took * 1e3,
-            self.unreached_namespaces
+            self.0.namespaces.len(),
+            self.0.took * 1e3,
+            self.0.unreached_namespaces
         )?;
         self.limits(out)?;
-        self.stalls(out)?;
-        self.ports(out)
+        let mut said = Said::new();
+        self.near(out, &mut said)?;
+        self.stalls(out, &mut said)
     }
 }
 
-impl Snapshot {
+impl<'a> Table<'a> {
     fn limits(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
@@ -236,10 +132,10 @@ impl Snapshot {
                 "{netns:<12} {what:<24} {count:>9} {limit:>9} {part:>8}"
             )
         };
-        if let Some(orphans) = self.orphans {
+        if let Some(orphans) = self.0.orphans {
             row("host", "tcp_max_orphans", orphans)?;
         }
-        for namespace in &self.namespaces {
+        for namespace in &self.0.namespaces {
             if let Some(minisockets) = namespace.minisockets {
                 row(&namespace.netns, "tcp_max_tw_buckets", minisockets)?;
             }
@@ -254,8 +150,8 @@ impl Snapshot {
         Ok(())
     }
 
-    fn stalls(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stalls = &self.findings.stalls;
+    fn stalls(&self, out: &mut fmt::Formatter<'_>, said: &mut Said<'a>) -> fmt::Result {
+        let stalls = &self.0.findings.stalls;
         if stalls.is_empty() {
             return writeln!(out, "\nno connection is stuck on its way out");
         }
@@ -265,113 +161,72 @@ impl Snapshot {
             "STUCK IN", "CAUSE", "COUNT", "OLDEST", "PORT", "WORKLOAD", "PROCESS"
         )?;
         for stall in stalls {
-            stall_row(out, stall)?;
-        }
-        let untold = self.findings.stalls_untold;
-        if untold > 0 {
-            writeln!(out, "and {untold} more")?;
-        }
-        Ok(())
-    }
-
-    fn ports(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ports in &self.findings.ports {
-            write!(out, "\n{}", PortsLine(ports))?;
-        }
-        if self.findings.ports_untold > 0 {
-            write!(out, "\nand {} more", self.findings.ports_untold)?;
-        }
-        for minisockets in &self.findings.time_wait {
-            write!(
+            let ends = stall.sockets.first().map(|socket| words::end(socket.end));
+            writeln!(
                 out,
-                "\nnetns {}: {} timewait minisockets of {} (tcp_max_tw_buckets)",
-                minisockets.netns, minisockets.sockets, minisockets.limit
+                "{:<11} {:<14} {:>6} {:>9} {:<10} {:<28} {:<16} {}",
+                words::stuck_in(stall),
+                stall.cause.name(),
+                stall.count,
+                words::age(stall.oldest),
+                words::service(stall),
+                stall.workload,
+                words::process(stall),
+                ends.unwrap_or_default(),
             )?;
+            writeln!(out, "{INDENT}{}", stall.cause.meaning())?;
+            advise(out, said, &stall.advice)?;
         }
-        Ok(())
+        more(out, self.0.findings.stalls_untold)
+    }
+
+    /// Limits that are near.
+    fn near(&self, out: &mut fmt::Formatter<'_>, said: &mut Said<'a>) -> fmt::Result {
+        let findings = &self.0.findings;
+        if let Some(orphans) = &findings.orphans {
+            writeln!(out, "\n{}", words::orphans(orphans))?;
+            advise(out, said, &orphans.advice)?;
+        }
+        for minisockets in &findings.time_wait {
+            writeln!(out, "\n{}", words::minisockets(minisockets))?;
+            advise(out, said, &minisockets.advice)?;
+        }
+        for ports in &findings.ports {
+            writeln!(out, "\n{}", words::ports(ports))?;
+            advise(out, said, &ports.advice)?;
+        }
+        more(out, findings.ports_untold)
     }
 }
 
-fn stall_row(out: &mut fmt::Formatter<'_>, stall: &Stall) -> fmt::Result {
-    let detector = stall
-        .sockets
-        .first()
-        .map_or("", |socket| socket.state.name());
-    let end = stall.sockets.first().map(|socket| socket.end);
-    let end = match end {
-        Some(end) => match end.after {
-            Some(after) => {
-                let at_least = if end.at_least { "at least " } else { "" };
-                format!("{} in {at_least}{}", end.by.name(), brief(after))
+/// What can be done: said once, however many findings need it.
+fn advise<'a>(
+    out: &mut fmt::Formatter<'_>,
+    said: &mut Said<'a>,
+    advice: &'a [Advice],
+) -> fmt::Result {
+    if said.contains(&advice) {
+        return writeln!(out, "{INDENT}> as above");
+    }
+    said.push(advice);
+    for advice in advice {
+        for (index, paragraph) in words::advice(advice).into_iter().enumerate() {
+            let mark = if index == 0 { "> " } else { "  " };
+            let options = textwrap::Options::new(WIDTH)
+                .initial_indent(mark)
+                .subsequent_indent("  ");
+            for line in textwrap::wrap(&paragraph, options) {
+                writeln!(out, "{INDENT}{line}")?;
             }
-            None => end.by.name().to_owned(),
-        },
-        None => String::new(),
-    };
-    let port = format!("{}/{}", stall.port, stall.side.name());
-    let pid = stall
-        .pids
-        .first()
-        .map_or(String::new(), |pid| format!("[{pid}]"));
-    writeln!(
-        out,
-        "{detector:<11} {:<14} {:>6} {:>9} {port:<10} {:<28} {:<16} {end}",
-        stall.cause.name(),
-        stall.count,
-        AgeText(stall.oldest).to_string(),
-        stall.workload,
-        format!("{}{pid}", stall.process),
-    )?;
-    writeln!(out, "            {}", stall.cause.meaning())
-}
-
-/// An age, with `>` before one that may be longer.
-struct AgeText(Age);
-
-impl Display for AgeText {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.0.exact { "" } else { ">" };
-        write!(out, "{sign}{}", brief(self.0.at_least))
-    }
-}
-
-struct PortsLine<'a>(&'a Ports);
-
-impl Display for PortsLine<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ports = self.0;
-        write!(
-            out,
-            "netns {}: {} of {} ephemeral ports from {} to {} port {}; {}",
-            ports.netns,
-            ports.used,
-            ports.available,
-            ports.source,
-            ports.destination,
-            ports.port,
-            ports.reuse.meaning()
-        )?;
-        match ports.run_out {
-            Some(Duration::ZERO) => write!(out, "; none is left")?,
-            Some(after) => write!(out, "; they run out in about {}", brief(after))?,
-            None => {}
         }
-        for connector in &ports.connectors {
-            write!(out, "; {} connects", connector.workload)?;
-        }
-        Ok(())
     }
+    Ok(())
 }
 
-/// A time to two figures, as 5m12s.
-fn brief(time: Duration) -> String {
-    let time = if time < Duration::from_secs(10) {
-        Duration::from_millis(u64::try_from(time.as_millis() / 100 * 100).unwrap_or(0))
-    } else {
-        Duration::from_secs(time.as_secs())
-    };
-    let text = humantime::format_duration(time).to_string();
-    let mut units = text.split(' ');
-    let first = units.next().unwrap_or_default();
-    format!("{first}{}", units.next().unwrap_or_default())
+/// What there was no room for.
+fn more(out: &mut fmt::Formatter<'_>, untold: usize) -> fmt::Result {
+    if untold > 0 {
+        writeln!(out, "and {untold} more")?;
+    }
+    Ok(())
 }

@@ -63,6 +63,13 @@ impl View {
         };
         self.census.is_some() || !self.programs.iter().any(counts)
     }
+
+    /// Orphans that the kernel killed, in all namespaces; nothing before the first census.
+    #[must_use]
+    pub fn orphan_kills(&self) -> Option<u64> {
+        let mut mibs = self.rows.mibs.iter();
+        mibs.find_map(|(name, count)| (*name == "TCPAbortOnMemory").then_some(*count))
+    }
 }
 
 /// How long the passes of censuses took.

@@ -11,7 +11,11 @@ use agent_ebpf::{
     state::TcpState,
 };
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::Owner;
+use crate::serial::seconds;
 
 /// A full socket in a lingering state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +68,13 @@ pub struct Lingering {
 }
 
 /// How long a socket has been in its state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Age {
     /// This long, or longer.
+    #[serde(rename = "seconds", with = "seconds")]
+    #[schemars(with = "f64")]
     pub at_least: Duration,
     /// Whether this long: the agent saw the state begin.
     pub exact: bool,

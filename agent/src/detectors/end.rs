@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use agent_ebpf::state::TcpState;
-use serde::{Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::stall::Cause;
 use crate::{
     census::{Lingering, Timers},
     limits::Sysctls,
+    serial::optional_seconds,
 };
 
 /// `TCP_RTO_MIN`.
@@ -27,19 +29,20 @@ const ORPHAN_RETRIES: u32 = 8;
 const STEPS: usize = 300;
 
 /// What ends a socket, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct End {
     /// What.
     pub by: EndedBy,
     /// From now on; nothing where nothing ends it, or when is not known.
-    #[serde(rename = "seconds", serialize_with = "seconds")]
+    #[serde(rename = "seconds", with = "optional_seconds")]
+    #[schemars(with = "Option<f64>")]
     pub after: Option<Duration>,
     /// Whether it may take longer: routers report errors, which undo the backing off.
     pub at_least: bool,
 }
 
 /// What ends a socket, if neither the peer nor the process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum EndedBy {
     /// No limit of the kernel.
     #[serde(rename = "nothing")]
@@ -249,14 +252,6 @@ impl Patience {
 fn ratio(whole: Duration, part: Duration) -> u32 {
     let ratio = whole.as_millis() / part.as_millis().max(1);
     u32::try_from(ratio).unwrap_or(u32::MAX).max(1)
-}
-
-#[expect(clippy::ref_option, reason = "serde's signature")]
-pub(super) fn seconds<S: Serializer>(
-    time: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    time.map(|time| time.as_secs_f64()).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ mod fixture;
 use std::time::Duration;
 
 use agent_ebpf::state::TcpState;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     end::{End, EndedBy},
@@ -71,7 +72,7 @@ impl Thresholds {
 }
 
 /// What a census shows that should not be.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Findings {
     /// Sockets that stall, by cause and owner; the oldest first.
     pub stalls: Vec<Stall>,

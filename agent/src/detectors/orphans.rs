@@ -6,12 +6,17 @@
 //! an orphan that has not sent anything for long or is not to be reset, and doubles it again for
 //! one whose path a router reported broken.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::census::Census;
+use crate::{
+    advice::{Advice, Topic, advise},
+    census::Census,
+    limits::Sysctls,
+};
 
 /// How near orphans are to their limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Orphans {
     /// The kernel's own count, of the whole host.
     pub count: u64,
@@ -21,10 +26,14 @@ pub struct Orphans {
     pub kills: Option<KillsFrom>,
     /// Orphans killed since the last census, in all namespaces.
     pub killed: u64,
+    /// What can be done.
+    pub advice: Vec<Advice>,
 }
 
 /// From which part of the limit on, which orphans may be killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum KillsFrom {
     /// From a quarter on: those silent for long whose path a router reported broken.
@@ -40,10 +49,19 @@ impl Orphans {
     #[must_use]
     pub fn of(census: &Census) -> Option<(u64, u64)> {
         // The count is the same in every namespace; the limit shows in the first alone.
-        let limits = || census.namespaces.iter().map(|namespace| &namespace.limits);
-        let count = limits().find_map(|limits| limits.sockstat.orphan)?;
-        let limit = limits().find_map(|limits| limits.sysctls.get("tcp_max_orphans"))?;
+        let mut namespaces = census.namespaces.iter();
+        let count = namespaces.find_map(|namespace| namespace.limits.sockstat.orphan)?;
+        let limit = Self::sysctls(census)?.get("tcp_max_orphans")?;
         Some((count, limit))
+    }
+
+    /// Those of the namespace that has the limit.
+    fn sysctls(census: &Census) -> Option<&Sysctls> {
+        let mut all = census
+            .namespaces
+            .iter()
+            .map(|namespace| &namespace.limits.sysctls);
+        all.find(|sysctls| sysctls.get("tcp_max_orphans").is_some())
     }
 }
 
@@ -57,6 +75,7 @@ pub(super) fn find(census: &Census, before: Option<&Census>) -> Option<Orphans> 
         limit,
         kills,
         killed,
+        advice: advise(Topic::Orphans, Orphans::sysctls(census)?),
     })
 }
 

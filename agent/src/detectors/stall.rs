@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use agent_ebpf::state::TcpState;
-use serde::{Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::end::{End, end};
 use crate::{
+    advice::{Advice, Topic, advise},
     census::{Age, Lingering, NamespaceCensus},
     limits::Sysctls,
 };
@@ -15,7 +17,9 @@ use crate::{
 const SOCKETS_TOLD: usize = 10;
 
 /// Who found it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Detector {
     /// In FIN_WAIT1.
@@ -29,7 +33,9 @@ pub enum Detector {
 }
 
 /// Why sockets stall.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The peer's window has no room for the next segment: it reads slowly, or not at all.
@@ -109,7 +115,9 @@ impl Cause {
 }
 
 /// Which end of the connection the socket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// Something listens on its local port.
@@ -130,7 +138,7 @@ impl Side {
 }
 
 /// Sockets of one network namespace that stall for one cause, of one owner and service.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stall {
     /// What they are stuck in.
     pub detector: Detector,
@@ -151,14 +159,15 @@ pub struct Stall {
     /// How many.
     pub count: u64,
     /// The age of the oldest.
-    #[serde(serialize_with = "age")]
     pub oldest: Age,
     /// The oldest of them.
     pub sockets: Vec<StalledSocket>,
+    /// What can be done.
+    pub advice: Vec<Advice>,
 }
 
 /// One stalled socket, with the evidence.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StalledSocket {
     /// The kernel's socket cookie.
     pub cookie: u64,
@@ -167,12 +176,10 @@ pub struct StalledSocket {
     /// The remote address and port.
     pub remote: SocketAddr,
     /// Its state.
-    #[serde(serialize_with = "state")]
     pub state: TcpState,
     /// Whether no process holds it any more.
     pub orphan: bool,
     /// How long it has been in its state.
-    #[serde(serialize_with = "age")]
     pub age: Age,
     /// Bytes received and not read, a FIN counted as one.
     pub unread: u32,
@@ -207,6 +214,7 @@ pub(super) fn gather<'a>(
         let group = (cause(socket), workload, process, port, side);
         groups.entry(group).or_default().push(socket);
     }
+    let sysctls = &namespace.limits.sysctls;
     let stalls = groups.into_iter();
     stalls
         .map(|((cause, workload, process, port, side), mut sockets)| {
@@ -215,6 +223,12 @@ pub(super) fn gather<'a>(
             let mut pids: Vec<u32> = owners.flat_map(|owner| owner.pids.clone()).collect();
             pids.sort_unstable();
             pids.dedup();
+            let topic = Topic::Stall {
+                detector,
+                cause,
+                orphans: sockets.iter().any(|socket| socket.orphan),
+                held: sockets.iter().any(|socket| !socket.orphan),
+            };
             Stall {
                 detector,
                 cause,
@@ -231,8 +245,9 @@ pub(super) fn gather<'a>(
                 sockets: sockets
                     .into_iter()
                     .take(SOCKETS_TOLD)
-                    .map(|socket| stalled(socket, cause, &namespace.limits.sysctls))
+                    .map(|socket| stalled(socket, cause, sysctls))
                     .collect(),
+                advice: advise(topic, sysctls),
             }
         })
         .collect()
@@ -263,20 +278,4 @@ fn stalled(socket: &Lingering, cause: Cause, sysctls: &Sysctls) -> StalledSocket
         probes: socket.probes_out,
         end: end(socket, cause, sysctls),
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn state<S: Serializer>(state: &TcpState, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(state.name())
-}
-
-fn age<S: Serializer>(age: &Age, serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Seconds {
-        seconds: f64,
-        exact: bool,
-    }
-    let seconds = age.at_least.as_secs_f64();
-    let exact = age.exact;
-    Seconds { seconds, exact }.serialize(serializer)
 }

@@ -10,10 +10,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::end::seconds;
-use crate::census::{Census, NamespaceCensus, PortUse};
+use crate::{
+    advice::{Advice, Topic, advise},
+    census::{Census, NamespaceCensus, PortUse},
+    serial::optional_seconds,
+};
 
 /// A part of a limit from which on it is told: 4/5.
 const NEAR: (u64, u64) = (4, 5);
@@ -29,7 +33,7 @@ const SOON: Duration = Duration::from_mins(1);
 const CONNECTORS_TOLD: usize = 5;
 
 /// Timewait minisockets of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Minisockets {
     /// The network namespace: `host`, or its inode number.
     pub netns: String,
@@ -39,10 +43,12 @@ pub struct Minisockets {
     pub limit: u64,
     /// Those that found no room since the last census.
     pub overflows: u64,
+    /// What can be done.
+    pub advice: Vec<Advice>,
 }
 
 /// Ephemeral ports from one address toward one address and port.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ports {
     /// The network namespace: `host`, or its inode number.
     pub netns: String,
@@ -57,16 +63,19 @@ pub struct Ports {
     /// Ports of the range that are not reserved.
     pub available: u64,
     /// When they run out, if it goes on as since the last census; 0 where they have.
-    #[serde(rename = "run_out_seconds", serialize_with = "seconds")]
+    #[serde(rename = "run_out_seconds", with = "optional_seconds")]
+    #[schemars(with = "Option<f64>")]
     pub run_out: Option<Duration>,
     /// Who connects there, the most eager first.
     pub connectors: Vec<Connector>,
     /// Whether ports in TIME_WAIT can be used again.
     pub reuse: Reuse,
+    /// What can be done.
+    pub advice: Vec<Advice>,
 }
 
 /// A workload that connects to a destination.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Connector {
     /// The `workload` label.
     pub workload: String,
@@ -76,7 +85,7 @@ pub struct Connector {
 
 /// Whether `connect()` takes a port in TIME_WAIT once it is older than `tcp_tw_reuse_delay`, 1 s
 /// where the kernel has no such knob (`tcp_twsk_unique()`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reuse {
     /// It does.
@@ -127,6 +136,7 @@ pub(super) fn find_minisockets(census: &Census, before: Option<&Census>) -> Vec<
                 sockets,
                 limit,
                 overflows: overflowed,
+                advice: advise(Topic::Minisockets, &limits.sysctls),
             })
         })
         .collect()
@@ -146,6 +156,7 @@ pub(super) fn find_ports(census: &Census, before: Option<&Census>) -> Vec<Ports>
             let run_out = run_out(census, before, namespace, ports, available);
             let soon = run_out.is_some_and(|after| after <= SOON);
             if reaches(ports.used, available, NEAR) || soon {
+                let reuse = reuse(namespace, ports);
                 found.push(Ports {
                     netns: namespace.name(),
                     source: ports.source,
@@ -155,7 +166,8 @@ pub(super) fn find_ports(census: &Census, before: Option<&Census>) -> Vec<Ports>
                     available,
                     run_out,
                     connectors: connectors(census, before, namespace, ports),
-                    reuse: reuse(namespace, ports),
+                    reuse,
+                    advice: advise(Topic::Ports(reuse), &namespace.limits.sysctls),
                 });
             }
         }

@@ -30,11 +30,8 @@ pub(super) static FAMILIES: &[Family] = &[
         labels: &[],
         help: "Orphans that the kernel killed for tcp_max_orphans or tcp_mem (TCPAbortOnMemory), in every network namespace.",
         samples: |view| {
-            let kills = view.rows.mibs.iter();
-            kills
-                .filter(|(name, _)| *name == "TCPAbortOnMemory")
-                .map(|(_, kills)| Sample::count([], *kills))
-                .collect()
+            let kills = view.orphan_kills().into_iter();
+            kills.map(|kills| Sample::count([], kills)).collect()
         },
     },
     Family {
