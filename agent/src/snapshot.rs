@@ -70,8 +70,9 @@ fn take(args: &SnapshotArgs) -> Result<Snapshot> {
         ..Setup::default()
     });
     let (before, census) = Taker::once(reader, options).context("no census can be taken")?;
-    before.into_iter().for_each(|census| model.census(census));
-    model.census(census);
+    for census in before.into_iter().chain([census]) {
+        model.census(census);
+    }
     let now = monotonic();
     model.count(now, kernel.counters()?, kernel.programs());
     Snapshot::of(&model.view(now)).context("the census is not in the view of it")

@@ -108,26 +108,22 @@ pub fn minisockets(minisockets: &Minisockets) -> String {
 /// Ephemeral ports that run out, in a line.
 #[must_use]
 pub fn ports(ports: &Ports) -> String {
-    let mut line = format!(
-        "netns {}: {} of {} ephemeral ports from {} to {} port {}; {}",
-        ports.netns,
-        ports.used,
-        ports.available,
-        ports.source,
-        ports.destination,
-        ports.port,
-        ports.reuse.meaning()
-    );
-    match ports.run_out {
-        Some(Duration::ZERO) => line += "; none is left",
-        Some(after) => line += &format!("; they run out in about {}", brief(after)),
-        None => {}
-    }
-    for connector in &ports.connectors {
+    let mut parts = vec![
+        format!(
+            "netns {}: {} of {} ephemeral ports from {} to {} port {}",
+            ports.netns, ports.used, ports.available, ports.source, ports.destination, ports.port,
+        ),
+        ports.reuse.meaning().to_owned(),
+    ];
+    parts.extend(ports.run_out.map(|after| match after {
+        Duration::ZERO => "none is left".to_owned(),
+        after => format!("they run out in about {}", brief(after)),
+    }));
+    parts.extend(ports.connectors.iter().map(|connector| {
         let (workload, pace) = (&connector.workload, connector.per_second);
-        line += &format!("; {workload} connects {pace:.0} times a second");
-    }
-    line
+        format!("{workload} connects {pace:.0} times a second")
+    }));
+    parts.join("; ")
 }
 
 /// Advice as paragraphs: what to do, then the parameter, then what both rest on.

@@ -144,7 +144,7 @@ impl FindingsQuery {
         // Stable: what is equal stays in the order of the kinds.
         match self.sort {
             Sort::Age => {
-                found.sort_by_key(|finding| (finding.age().is_some(), Reverse(finding.age())))
+                found.sort_by_key(|finding| (finding.age().is_some(), Reverse(finding.age())));
             }
             Sort::Count => found.sort_by_key(|finding| Reverse(finding.count())),
         }

@@ -13,7 +13,7 @@ use super::{
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(describe);
 
-/// An OpenAPI 3.1 document.
+/// The document, of `OpenAPI` 3.1.
 #[must_use]
 pub fn document() -> &'static Value {
     &DOCUMENT
@@ -31,12 +31,12 @@ fn describe() -> Value {
         "/api/v1/snapshot": get::<Snapshot>(
             &mut served,
             "States, limits and findings by the last census, and what was counted since.",
-            vec![],
+            &[],
         ),
         "/api/v1/findings": get::<FindingsPage<'_>>(
             &mut served,
             "The findings of the last census, filtered, sorted and paged.",
-            parameters::<FindingsQuery>(&mut asked),
+            &parameters::<FindingsQuery>(&mut asked),
         ),
     });
     let mut schemas = served.take_definitions(true);
@@ -60,7 +60,7 @@ fn describe() -> Value {
 fn get<T: JsonSchema>(
     generator: &mut SchemaGenerator,
     summary: &str,
-    parameters: Vec<Value>,
+    parameters: &[Value],
 ) -> Value {
     let answer = |description: &str, schema: Value| {
         json!({

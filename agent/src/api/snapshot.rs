@@ -115,7 +115,7 @@ pub struct Listener {
 pub struct WorkloadSockets {
     /// The `workload` label.
     pub workload: String,
-    /// Its sockets in established, close_wait, fin_wait1, fin_wait2 and last_ack.
+    /// Its sockets in the states that are told apart by workload.
     pub states: States,
 }
 
@@ -124,7 +124,7 @@ pub struct WorkloadSockets {
 pub struct Activity {
     /// When they were asked: CLOCK_MONOTONIC, in seconds.
     pub at: f64,
-    /// Transitions that happened at least once. None leads to time_wait: a close for that cause
+    /// Transitions that happened at least once. None leads to `time_wait`: a close for that cause
     /// does.
     pub transitions: Vec<TransitionCount>,
     /// Closes by cause; all causes.
