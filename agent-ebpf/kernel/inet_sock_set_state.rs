@@ -20,6 +20,7 @@ use agent_ebpf::{
     },
     socket::{RESET_IN_FIN_WAIT2, SocketEntry},
     state::{self, STATE_COUNT},
+    stream::StreamSettings,
 };
 
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
     count::{self, counters},
     globals::field,
     sock::{Fields as _, Sock, TcpSock},
-    stream,
+    stream::{self, Audience},
     table::{self, Key},
     task,
 };
@@ -69,9 +70,23 @@ fn transition(ctx: &BtfTracePointContext, sock: Sock, old: usize, new: usize) {
     } else {
         NO_CAUSE
     };
-    if stream::mode().tells(old, new, passage.duration_ns) {
-        tell(counters, sock, old, new, cause, &passage);
-    }
+    let Some(settings) = stream::settings() else {
+        return;
+    };
+    let filtered = match stream::audience(settings, old, new, passage.duration_ns) {
+        Audience::Nobody => return,
+        Audience::Agent => false,
+        Audience::Listeners => true,
+    };
+    tell(
+        counters,
+        sock,
+        (old, new),
+        cause,
+        &passage,
+        settings,
+        filtered,
+    );
 }
 
 /// What is known of a socket as it changes its state.
@@ -229,9 +244,17 @@ fn count_close(
     cause as u8
 }
 
-/// Sends the record of a transition.
+/// Sends the record of a transition, if `filtered` only where it passes.
 #[inline(always)]
-fn tell(counters: *mut Counters, sock: Sock, old: u8, new: u8, cause: u8, passage: &Passage) {
+fn tell(
+    counters: *mut Counters,
+    sock: Sock,
+    (old, new): (u8, u8),
+    cause: u8,
+    passage: &Passage,
+    settings: &StreamSettings,
+    filtered: bool,
+) {
     let unfinished = old == state::LISTEN && new == state::SYN_RECV && sock.remote_port() == 0;
     let (duration, mut flags) = if passage.duration_ns > 0 {
         pack_duration(passage.duration_ns)
@@ -244,6 +267,16 @@ fn tell(counters: *mut Counters, sock: Sock, old: u8, new: u8, cause: u8, passag
     {
         local_port = tcp.source_port();
     }
+    let mark = stream::cgroup_mark(settings, sock);
+    if filtered {
+        let filter = &settings.filter;
+        if !filter.passes_socket((local_port, sock.remote_port()), passage.pid)
+            || (filter.cgroup != 0 && mark == 0)
+        {
+            return;
+        }
+    }
+    flags |= mark;
     let cookie = if unfinished {
         flags |= FLAG_UNFINISHED;
         0

@@ -5,7 +5,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use agent_ebpf::{counters::Counters, maps::RING_BYTES, record::TransitionRecord};
+use agent_ebpf::{
+    counters::Counters, maps::RING_BYTES, record::TransitionRecord, stream::StreamSettings,
+};
 
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
@@ -14,4 +16,4 @@ pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 pub(crate) static EVENTS: RingBuf<TransitionRecord, { RING_BYTES as usize }> = RingBuf::new();
 
 #[btf_map]
-pub(crate) static STREAM_MODE: Array<u32, 1> = Array::new();
+pub(crate) static STREAM: Array<StreamSettings, 1> = Array::new();

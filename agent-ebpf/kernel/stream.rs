@@ -7,24 +7,59 @@ use aya_ebpf::{
 
 use agent_ebpf::{
     counters::Counters,
-    record::{RECORD_SIZE, StreamMode},
+    record::{FLAG_IN_CGROUP, RECORD_SIZE, StreamMode},
+    stream::StreamSettings,
 };
 
 use crate::{
     count,
     globals::setting,
-    maps::{EVENTS, STREAM_MODE},
+    maps::{EVENTS, STREAM},
+    sock::{Fields as _, Sock},
 };
 
 /// Ring bytes of one record, its header included.
 const SLOT: u64 = RECORD_SIZE as u64 + 8;
 
-/// Which transitions are told now.
+/// Who is to be told of a transition.
+pub(crate) enum Audience {
+    Nobody,
+    /// Whoever it is about.
+    Agent,
+    /// If it passes the listeners' filter.
+    Listeners,
+}
+
+/// What is told now; nothing only where the map is missing, which the loader made.
 #[inline(always)]
-pub(crate) fn mode() -> StreamMode {
-    match STREAM_MODE.get(0) {
-        Some(mode) => StreamMode::from_raw(*mode),
-        None => StreamMode::Late,
+pub(crate) fn settings() -> Option<&'static StreamSettings> {
+    STREAM.get(0)
+}
+
+/// Who is to be told of a transition between these states, the old one having lasted
+/// `duration_ns` (0: not known).
+#[inline(always)]
+pub(crate) fn audience(settings: &StreamSettings, old: u8, new: u8, duration_ns: u64) -> Audience {
+    if StreamMode::from_raw(settings.own).tells(old, new, duration_ns) {
+        Audience::Agent
+    } else if settings.listeners != StreamMode::Late as u32
+        && StreamMode::from_raw(settings.listeners).tells(old, new, duration_ns)
+        && settings.filter.passes_states(old, new)
+    {
+        Audience::Listeners
+    } else {
+        Audience::Nobody
+    }
+}
+
+/// The flag of a socket in the cgroup that is to be marked, or none.
+#[inline(always)]
+pub(crate) fn cgroup_mark(settings: &StreamSettings, sock: Sock) -> u8 {
+    let marked = settings.marked_cgroup;
+    if marked != 0 && sock.cgroup() == marked {
+        FLAG_IN_CGROUP
+    } else {
+        0
     }
 }
 

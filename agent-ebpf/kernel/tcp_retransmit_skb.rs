@@ -77,6 +77,10 @@ fn retransmit(sock: Sock, segment: Segment) {
         segments,
         pid,
         orphan,
+        mark: match stream::settings() {
+            Some(settings) => stream::cgroup_mark(settings, sock),
+            None => 0,
+        },
     };
     tell(counters, sock, &sent);
 }
@@ -88,6 +92,8 @@ pub(crate) struct Retransmitted {
     pub(crate) segments: u32,
     pub(crate) pid: u32,
     pub(crate) orphan: bool,
+    /// The flag of its cgroup, or none.
+    pub(crate) mark: u8,
 }
 
 /// Counts the segments and sends their record. `sock` may be a request minisocket.
@@ -107,7 +113,7 @@ pub(crate) fn tell(
         let by_trigger = &raw mut (*counters).retransmits[index][sent.packet as usize];
         count::add_at(by_trigger, sent.trigger as usize, u64::from(sent.segments));
     }
-    let mut flags = 0;
+    let mut flags = sent.mark;
     if sock.is_ipv6() {
         flags |= FLAG_IPV6;
     }

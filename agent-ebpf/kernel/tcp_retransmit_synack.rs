@@ -28,6 +28,7 @@ fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
             segments: 1,
             pid: 0,
             orphan: false,
+            mark: 0,
         };
         // A request minisocket begins with the same sock_common as a full one.
         tell(counters, Sock::new(request), &sent);

@@ -7,7 +7,7 @@
 //! In reading order, as an event passes through: the [`fields`] the programs read, the [`state`]s
 //! a socket takes, how long it stayed ([`duration`]), why it ended ([`close`]), what was sent
 //! again ([`retransmit`]), the [`counters`] all this is added to, the [`record`]s that tell of
-//! single sockets, the [`socket`] entry kept for each, the [`census`] of them all, and the
+//! single sockets, what the [`stream`] of them tells, the [`socket`] entry kept for each, the [`census`] of them all, and the
 //! [`maps`] and [`programs`] that hold it together.
 
 #![cfg_attr(not(test), no_std)]
@@ -23,6 +23,7 @@ pub mod close;
 pub mod retransmit;
 pub mod counters;
 pub mod record;
+pub mod stream;
 pub mod socket;
 pub mod census;
 pub mod maps;

@@ -4,8 +4,8 @@
 pub const COUNTERS: &str = "COUNTERS";
 /// The ring buffer of [`crate::record`]s.
 pub const EVENTS: &str = "EVENTS";
-/// One `u32`: the [`crate::record::StreamMode`]; the agent may change it at any time.
-pub const STREAM_MODE: &str = "STREAM_MODE";
+/// One [`crate::stream::StreamSettings`]; the agent may change it at any time.
+pub const STREAM: &str = "STREAM";
 /// The table of sockets, in [`crate::socket::SocketBucket`]s.
 pub const SOCKETS: &str = "SOCKETS";
 

@@ -22,6 +22,8 @@ pub const FLAG_ORPHAN: u8 = 1 << 3;
 /// The kernel had not filled in the new socket's cookie, addresses and remote port: up to 6.12
 /// `inet_csk_clone_lock()` sets the state first.
 pub const FLAG_UNFINISHED: u8 = 1 << 4;
+/// The socket is of the cgroup that the agent asked to be marked. Not told of SYN-ACKs.
+pub const FLAG_IN_CGROUP: u8 = 1 << 5;
 
 /// `cause` of a transition to a state other than CLOSE.
 pub const NO_CAUSE: u8 = u8::MAX;

@@ -9,8 +9,8 @@ use std::{
 use agent_ebpf::{
     close::CloseCause,
     record::{
-        FLAG_DURATION_KNOWN, FLAG_DURATION_MS, FLAG_IPV6, FLAG_ORPHAN, FLAG_UNFINISHED,
-        KIND_RETRANSMIT, KIND_TRANSITION, NO_CAUSE, RECORD_SIZE,
+        FLAG_DURATION_KNOWN, FLAG_DURATION_MS, FLAG_IN_CGROUP, FLAG_IPV6, FLAG_ORPHAN,
+        FLAG_UNFINISHED, KIND_RETRANSMIT, KIND_TRANSITION, NO_CAUSE, RECORD_SIZE,
     },
     retransmit::{Packet, Trigger},
     state::TcpState,
@@ -24,6 +24,17 @@ pub enum Event {
     Transition(Transition),
     /// It sent segments again.
     Retransmit(Retransmit),
+}
+
+impl Event {
+    /// The socket it is about.
+    #[must_use]
+    pub const fn socket(&self) -> &Socket {
+        match self {
+            Self::Transition(transition) => &transition.socket,
+            Self::Retransmit(retransmit) => &retransmit.socket,
+        }
+    }
 }
 
 /// A socket changed its state.
@@ -77,6 +88,8 @@ pub struct Socket {
     pub orphan: bool,
     /// Whether the kernel had filled in the new socket only in part.
     pub unfinished: bool,
+    /// Whether it is of the cgroup that was to be marked.
+    pub in_cgroup: bool,
 }
 
 /// A record that is none. The programs and the agent come from one source, so this is a bug.
@@ -204,6 +217,7 @@ fn socket(record: &[u8; RECORD_SIZE], flags: u8) -> Socket {
         pid: (pid != 0).then_some(pid),
         orphan: flags & FLAG_ORPHAN != 0,
         unfinished: flags & FLAG_UNFINISHED != 0,
+        in_cgroup: flags & FLAG_IN_CGROUP != 0,
     }
 }
 

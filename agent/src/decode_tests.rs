@@ -66,6 +66,7 @@ fn a_transition_comes_through_whole() {
                 pid: Some(4711),
                 orphan: true,
                 unfinished: false,
+                in_cgroup: false,
             },
         })
     );

@@ -13,20 +13,22 @@ use std::{
     time::Duration,
 };
 
+use agent_ebpf::{record::StreamMode, stream::StreamSettings};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use rustix::{
     event::{EventfdFlags, Timespec, epoll, eventfd},
     io::Errno,
-    time::{ClockId, clock_gettime},
 };
 use tokio::sync::watch;
 use tracing::error;
 
 use crate::{
     census::{self, Census, Taker},
-    decode::decode,
-    kernel::{Kernel, LoadError},
+    clock::monotonic,
+    decode::{Event, decode},
+    feed::{Announcer, Feed, Told},
+    kernel::{Kernel, LoadError, ProcessNames},
     logging::KernelLog,
     model::Model,
     stream,
@@ -61,12 +63,24 @@ struct Turns {
     log: Option<EbpfLogger<KernelLog>>,
     epoll: OwnedFd,
     model: Model,
+    listening: Listening,
     censuses: Receiver<Census>,
     views: watch::Sender<Option<Arc<View>>>,
 }
 
+/// Those who listen, and what the programs tell for their sake.
+struct Listening {
+    feed: Feed,
+    announcer: Announcer,
+    names: ProcessNames,
+    /// What the agent itself wants to know.
+    own: StreamMode,
+    settings: StreamSettings,
+}
+
 impl Engine {
-    /// Starts the thread on loaded programs.
+    /// Starts the thread on loaded programs, which tell of the transitions of that mode, and of
+    /// what the listeners of the feed want.
     ///
     /// # Errors
     ///
@@ -75,8 +89,17 @@ impl Engine {
         mut kernel: Kernel,
         model: Model,
         census: census::Options,
+        stream: (Feed, StreamMode),
         views: watch::Sender<Option<Arc<View>>>,
     ) -> Result<Self, EngineError> {
+        let (feed, own) = stream;
+        let listening = Listening {
+            announcer: Announcer::new(feed.clone()),
+            feed,
+            names: kernel.process_names()?,
+            own,
+            settings: StreamSettings::own(own),
+        };
         let ring = kernel.take_ring()?;
         let log = kernel.take_log();
         let reader = kernel.take_census()?;
@@ -104,6 +127,7 @@ impl Engine {
             log,
             epoll,
             model,
+            listening,
             censuses,
             views,
         };
@@ -148,6 +172,7 @@ impl Turns {
     fn run(&mut self) {
         let mut next_refresh = Duration::ZERO;
         loop {
+            self.tell_what_is_wanted();
             let drained = self.drain();
             let counted = self.take_censuses();
             let now = monotonic();
@@ -167,11 +192,30 @@ impl Turns {
     }
 
     fn drain(&mut self) -> usize {
-        let model = &mut self.model;
+        let (model, listening) = (&mut self.model, &mut self.listening);
+        let is_wanted = listening.feed.is_wanted();
         let now = monotonic();
-        stream::drain(&mut self.ring, TURN, |record| {
-            model.record(decode(record, now));
-        })
+        let drained = stream::drain(&mut self.ring, TURN, |record| {
+            let event = decode(record, now);
+            if is_wanted && let Ok(event) = event {
+                listening.tell(event, now);
+            }
+            model.record(event);
+        });
+        listening.announcer.flush();
+        drained
+    }
+
+    /// Has the programs tell what somebody listens for, as long as somebody does.
+    fn tell_what_is_wanted(&mut self) {
+        let settings = self.listening.feed.settings(self.listening.own);
+        if settings == self.listening.settings {
+            return;
+        }
+        match self.kernel.set_stream(settings) {
+            Ok(()) => self.listening.settings = settings,
+            Err(error) => error!(%error, "what the stream tells does not change"),
+        }
     }
 
     /// Whether there was one.
@@ -220,8 +264,10 @@ impl Turns {
     }
 }
 
-/// CLOCK_MONOTONIC, which the kernel programs' `bpf_ktime_get_ns` reads too.
-#[must_use]
-pub fn monotonic() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+impl Listening {
+    fn tell(&mut self, event: Event, now: Duration) {
+        let pid = event.socket().pid;
+        let process = pid.and_then(|pid| self.names.of(pid, now));
+        self.announcer.tell(Told { event, process });
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! The modules stand in the order in which an event passes through them. [`kernel`] loads the
 //! programs and reads their counters. [`stream`] drains their ring buffer and [`decode`] makes
-//! events of it; [`limits`] reads what the kernel allows, and [`census`] finds the sockets there
+//! events of it, which a [`feed`] hands on to whoever listens; [`limits`] reads what the kernel allows, and [`census`] finds the sockets there
 //! are, and by [`workload`] whose. [`model`] keeps what is known, has the [`detectors`] judge it,
 //! bounds its labels in [`series`], and publishes it as a [`view`], which [`metrics`], [`api`],
 //! [`http`] and [`snapshot`] show; [`advice`] says what to do about it, and [`words`] how people
@@ -15,6 +15,7 @@
 pub mod kernel;
 pub mod stream;
 pub mod decode;
+pub mod feed;
 pub mod limits;
 pub mod workload;
 mod serial;
@@ -33,4 +34,5 @@ pub mod run;
 pub mod snapshot;
 pub mod check;
 pub mod cli;
+pub mod clock;
 pub mod logging;

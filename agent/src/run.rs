@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use agent_ebpf::stream::StreamSettings;
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -20,6 +21,7 @@ use crate::{
     census,
     cli::RunArgs,
     engine::Engine,
+    feed::Feed,
     http,
     kernel::{Kernel, LoadError, Options, Verdict},
     model::{Model, Setup},
@@ -44,7 +46,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         .collect::<Result<Vec<_>>>()?;
     let only_netns = args.watched.only_netns()?;
     let kernel = Kernel::load(&Options {
-        stream: args.stream.into(),
+        stream: StreamSettings::own(args.stream.into()),
         ring_bytes: args.ring_bytes,
         socket_capacity: args.socket_capacity,
         only_netns,
@@ -72,7 +74,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         only_netns,
         thresholds,
     };
-    let engine = Engine::start(kernel, model, census, views)?;
+    let feed = Feed::default();
+    let stream = (feed.clone(), args.stream.into());
+    let engine = Engine::start(kernel, model, census, stream, views)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

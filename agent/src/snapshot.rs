@@ -17,7 +17,7 @@ use crate::{
     api::snapshot::{Limited, Snapshot, States},
     census::{self, Taker},
     cli::SnapshotArgs,
-    engine::monotonic,
+    clock::monotonic,
     kernel::{Kernel, Options},
     model::{Model, Setup},
     run::{kernel_release, log_verifier},

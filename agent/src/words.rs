@@ -108,22 +108,22 @@ pub fn minisockets(minisockets: &Minisockets) -> String {
 /// Ephemeral ports that run out, in a line.
 #[must_use]
 pub fn ports(ports: &Ports) -> String {
-    let mut parts = vec![
+    let mut line = vec![
         format!(
             "netns {}: {} of {} ephemeral ports from {} to {} port {}",
             ports.netns, ports.used, ports.available, ports.source, ports.destination, ports.port,
         ),
         ports.reuse.meaning().to_owned(),
     ];
-    parts.extend(ports.run_out.map(|after| match after {
+    line.extend(ports.run_out.map(|after| match after {
         Duration::ZERO => "none is left".to_owned(),
         after => format!("they run out in about {}", brief(after)),
     }));
-    parts.extend(ports.connectors.iter().map(|connector| {
+    line.extend(ports.connectors.iter().map(|connector| {
         let (workload, pace) = (&connector.workload, connector.per_second);
         format!("{workload} connects {pace:.0} times a second")
     }));
-    parts.join("; ")
+    line.join("; ")
 }
 
 /// Advice as paragraphs: what to do, then the parameter, then what both rest on.

@@ -211,9 +211,15 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// The text as a label: bounded, and nothing in it that a terminal acts on.
-pub(crate) fn label(text: &str) -> String {
+fn label(text: &str) -> String {
     let clean = |char: char| if char.is_control() { '\u{fffd}' } else { char };
     text.chars().take(LONGEST).map(clean).collect()
+}
+
+/// A task's name likewise: up to its NUL, what is no UTF-8 replaced, too.
+pub(crate) fn comm(name: &[u8]) -> String {
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    label(&String::from_utf8_lossy(name))
 }
 
 #[cfg(test)]
@@ -582,5 +588,13 @@ mod tests {
                 assert!(odd.contains(path) && path.starts_with('/'), "{odd:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_hostile_name_is_made_printable() {
+        assert_eq!(comm(b"nginx\0garbage"), "nginx");
+        assert_eq!(comm(b"a\n\x1b[2Jb\0"), "a\u{fffd}\u{fffd}[2Jb");
+        assert_eq!(comm(b"\xff\"\\\0"), "\u{fffd}\"\\");
+        assert_eq!(comm(b"sixteen-and-none"), "sixteen-and-none");
     }
 }

@@ -7,7 +7,10 @@ use agent::{
     model::{Model, Setup},
     view::View,
 };
-use agent_ebpf::{close::CloseCause, counters::Counters, record::StreamMode, state::TcpState};
+use agent_ebpf::{
+    close::CloseCause, counters::Counters, record::StreamMode, state::TcpState,
+    stream::StreamSettings,
+};
 use anyhow::{Result, ensure};
 
 use crate::netns::Netns;
@@ -131,7 +134,7 @@ pub fn closes(view: &View) -> Vec<(&'static str, u64)> {
 #[must_use]
 pub fn all_transitions(netns: &Netns, ring_bytes: u32) -> Options {
     Options {
-        stream: StreamMode::All,
+        stream: StreamSettings::own(StreamMode::All),
         ring_bytes,
         only_netns: netns.inode(),
         ..Options::default()

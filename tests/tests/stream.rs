@@ -7,7 +7,9 @@ use std::{
 };
 
 use agent::kernel::Options;
-use agent_ebpf::{counters::Counters, maps::RING_BYTES, record::StreamMode};
+use agent_ebpf::{
+    counters::Counters, maps::RING_BYTES, record::StreamMode, stream::StreamSettings,
+};
 use anyhow::{Result, ensure};
 use aya::maps::{MapData, RingBuf};
 use tests::{
@@ -120,7 +122,7 @@ mod modes;
 
 fn options(netns: &Netns, stream: StreamMode) -> Options {
     Options {
-        stream,
+        stream: StreamSettings::own(stream),
         ..all_transitions(netns, RING_BYTES)
     }
 }

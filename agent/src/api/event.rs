@@ -1,6 +1,6 @@
 //! What happened to a socket, as `agent events` prints it and `/api/v1/events` serves it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use agent_ebpf::{
     close::CloseCause,
@@ -10,7 +10,10 @@ use agent_ebpf::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::decode::{Event, Retransmit, Socket, Transition};
+use crate::{
+    decode::{Event, Socket},
+    feed::Told,
+};
 
 /// An event. A transition has `from` and `to`, a retransmission `state`, `packet`, `trigger` and
 /// `segments`; what is not known is left out.
@@ -59,7 +62,7 @@ pub struct EventLine {
     pub pid: Option<u32>,
     /// The name of that one's thread-group leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub process: Option<String>,
+    pub process: Option<Arc<str>>,
     /// Whether no process held the socket any more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub orphan: bool,
@@ -81,40 +84,30 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl EventLine {
-    /// An event, by the name of its process; `boot` is the time since 1970 at which
-    /// CLOCK_MONOTONIC was 0.
+    /// An event; `boot` is the time since 1970 at which CLOCK_MONOTONIC was zero.
     #[must_use]
-    pub fn of(event: &Event, process: Option<String>, boot: Duration) -> Self {
-        match event {
-            Event::Transition(transition) => Self::of_transition(transition, process, boot),
-            Event::Retransmit(retransmit) => Self::of_retransmit(retransmit, process, boot),
+    pub fn of(told: &Told, boot: Duration) -> Self {
+        let line = |at, socket| Self::bare(at, socket, told.process.clone(), boot);
+        match &told.event {
+            Event::Transition(transition) => Self {
+                from: Some(transition.from),
+                to: Some(transition.to),
+                ms: transition.duration.map(|time| time.as_secs_f64() * 1e3),
+                cause: transition.cause,
+                ..line(transition.at, &transition.socket)
+            },
+            Event::Retransmit(retransmit) => Self {
+                event: Kind::Retransmit,
+                state: Some(retransmit.state),
+                packet: Some(retransmit.packet),
+                trigger: Some(retransmit.trigger),
+                segments: Some(retransmit.segments),
+                ..line(retransmit.at, &retransmit.socket)
+            },
         }
     }
 
-    fn of_transition(transition: &Transition, process: Option<String>, boot: Duration) -> Self {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        Self {
-            event: Kind::Transition,
-            from: Some(transition.from),
-            to: Some(transition.to),
-            ms: transition.duration.map(ms),
-            cause: transition.cause,
-            ..Self::bare(transition.at, &transition.socket, process, boot)
-        }
-    }
-
-    fn of_retransmit(retransmit: &Retransmit, process: Option<String>, boot: Duration) -> Self {
-        Self {
-            event: Kind::Retransmit,
-            state: Some(retransmit.state),
-            packet: Some(retransmit.packet),
-            trigger: Some(retransmit.trigger),
-            segments: Some(retransmit.segments),
-            ..Self::bare(retransmit.at, &retransmit.socket, process, boot)
-        }
-    }
-
-    fn bare(at: Duration, socket: &Socket, process: Option<String>, boot: Duration) -> Self {
+    fn bare(at: Duration, socket: &Socket, process: Option<Arc<str>>, boot: Duration) -> Self {
         Self {
             time: (boot + at).as_secs_f64(),
             event: Kind::Transition,

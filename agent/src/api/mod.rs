@@ -1,8 +1,10 @@
 //! The versioned JSON API. GET only; nothing here changes anything but what the stream tells.
 //!
-//! [`snapshot`], [`findings`] and [`event`] are what it says, [`openapi`] describes it.
+//! [`snapshot`], [`findings`] and [`event`] are what it says, one of the last at a time in
+//! [`events`]; [`openapi`] describes it.
 
 pub mod event;
+pub mod events;
 pub mod findings;
 pub mod openapi;
 pub mod snapshot;
@@ -19,16 +21,20 @@ use axum::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::{findings::FindingsQuery, snapshot::Snapshot};
-use crate::{http::LatestView, view::View};
+use self::{events::Streams, findings::FindingsQuery, snapshot::Snapshot};
+use crate::{feed::Feed, http::LatestView, view::View};
 
 /// The routes beneath `/api/v1`.
-pub fn router(view: LatestView) -> Router {
+pub fn router(view: LatestView, feed: Feed) -> Router {
+    let events = Router::new()
+        .route("/api/v1/events", get(events::events))
+        .with_state(Streams::of(feed));
     Router::new()
         .route("/api/v1/snapshot", get(snapshot))
         .route("/api/v1/findings", get(findings))
         .route("/api/v1/openapi.json", get(openapi))
         .with_state(view)
+        .merge(events)
 }
 
 /// Why a request was not answered.

@@ -17,7 +17,7 @@ use super::{Lingering, NamespaceCensus, cgroups::Cgroups};
 use crate::{
     kernel::CensusReader,
     logging::chain,
-    workload::{Workload, label, telling_path},
+    workload::{Workload, comm, telling_path},
 };
 
 /// How often the owners of all stalled sockets are asked for again: sockets can be handed on, and
@@ -110,7 +110,7 @@ impl Owners {
                 let path = paths.get(id).map_or("", String::as_str);
                 let process = slots.first();
                 Arc::new(Owner {
-                    process: process.map_or_else(String::new, |slot| printable(&slot.comm)),
+                    process: process.map_or_else(String::new, |slot| comm(&slot.comm)),
                     pids: pids.iter().copied().take(PIDS_TOLD).collect(),
                     workload: self.workload(path, pids.first().copied()),
                 })
@@ -243,24 +243,4 @@ fn stalled(
         }
     }
     stalled
-}
-
-/// A task's name as text that can be shown: up to its NUL, what is no UTF-8 or no printable
-/// character replaced.
-fn printable(comm: &[u8]) -> String {
-    let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    label(&String::from_utf8_lossy(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostile_name_is_made_printable() {
-        assert_eq!(printable(b"nginx\0garbage"), "nginx");
-        assert_eq!(printable(b"a\n\x1b[2Jb\0"), "a\u{fffd}\u{fffd}[2Jb");
-        assert_eq!(printable(b"\xff\"\\\0"), "\u{fffd}\"\\");
-        assert_eq!(printable(b"sixteen-and-none"), "sixteen-and-none");
-    }
 }

@@ -25,9 +25,9 @@ use super::{
     plan::{Budget, LastFull, Plan},
     quick::{Sight, refresh},
     socket::jiffy,
-    taker::clock,
 };
 use crate::{
+    clock,
     kernel::{CensusReadError, CensusReader, KnownPass, Pass},
     limits::{Limits, Sockstat, Sysctls},
     logging::chain,
@@ -101,7 +101,7 @@ impl Rounds {
 
     /// A census of all namespaces; nothing where it was told to stop.
     pub(super) fn census(&mut self, stopped: &Receiver<()>) -> io::Result<Option<Census>> {
-        let started = clock(ClockId::Monotonic);
+        let started = clock::monotonic();
         let mut namespaces = find()?;
         let only = u64::from(self.options.only_netns);
         namespaces.retain(|namespace| only == 0 || only == namespace.inode);
@@ -127,7 +127,7 @@ impl Rounds {
         census.completed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let fulls = self.fulls.values().map(|full| full.completed);
         census.full_completed = fulls.min().unwrap_or(census.completed);
-        census.at = clock(ClockId::Monotonic);
+        census.at = clock::monotonic();
         census.took = census.at.saturating_sub(started);
         self.done = (plan, full_cost);
         Ok(Some(census))
@@ -155,14 +155,14 @@ impl Rounds {
                 Plan::Quick(chosen) => chosen.contains(&inode),
             };
             let counted = if in_full {
-                let began = clock(ClockId::Monotonic);
-                let worked = clock(ClockId::ThreadCPUTime);
+                let began = clock::monotonic();
+                let worked = clock::read(ClockId::ThreadCPUTime);
                 // Whether quick passes will follow shows once the first full one is over.
                 let remember =
                     self.has_quick && (*plan != Plan::Full || !self.fulls.contains_key(&inode));
                 let counted = self.count_in_full(namespace, host, remember);
-                census.full_took += clock(ClockId::Monotonic).saturating_sub(began);
-                full_cost += clock(ClockId::ThreadCPUTime).saturating_sub(worked);
+                census.full_took += clock::monotonic().saturating_sub(began);
+                full_cost += clock::read(ClockId::ThreadCPUTime).saturating_sub(worked);
                 counted
             } else {
                 self.look_at(namespace)
@@ -212,7 +212,7 @@ impl Rounds {
         host: Option<u64>,
         remember: bool,
     ) -> Result<Option<NamespaceCensus>, CountError> {
-        let worked = clock(ClockId::ThreadCPUTime);
+        let worked = clock::read(ClockId::ThreadCPUTime);
         if !enter(namespace)? {
             return Ok(None);
         }
@@ -232,7 +232,7 @@ impl Rounds {
         // What was made known once stays so: the programs see what comes after.
         let before = self.fulls.get(&namespace.inode);
         let remembered = remember || before.is_some_and(|full| full.last.remembered);
-        let now = clock(ClockId::Monotonic);
+        let now = clock::monotonic();
         let (lingering, listeners) = (
             mem::take(&mut counted.lingering),
             mem::take(&mut counted.listeners),
@@ -242,7 +242,7 @@ impl Rounds {
             last: LastFull {
                 at: now,
                 remembered,
-                cost: clock(ClockId::ThreadCPUTime).saturating_sub(worked),
+                cost: clock::read(ClockId::ThreadCPUTime).saturating_sub(worked),
                 lost_sight: false,
             },
             sight: Sight::default(),
@@ -260,7 +260,7 @@ impl Rounds {
         if !enter(namespace)? {
             return Ok(None);
         }
-        let now = clock(ClockId::Monotonic);
+        let now = clock::monotonic();
         let Some(full) = self.fulls.get_mut(&namespace.inode) else {
             return Ok(None);
         };
@@ -280,7 +280,7 @@ impl Rounds {
         census: &mut Census,
         chosen: &BTreeSet<u64>,
     ) -> Result<(), CensusReadError> {
-        let began = clock(ClockId::Monotonic);
+        let began = clock::monotonic();
         // The full passes have counted some of the same sockets.
         self.reader.take_cgroups()?;
         let KnownPass {
@@ -323,7 +323,7 @@ impl Rounds {
         if let Some(first) = census.namespaces.first_mut() {
             first.untold += untold + elsewhere.untold + elsewhere.states.iter().sum::<u64>();
         }
-        census.known_took = Some(clock(ClockId::Monotonic).saturating_sub(began));
+        census.known_took = Some(clock::monotonic().saturating_sub(began));
         Ok(())
     }
 
@@ -343,7 +343,7 @@ impl Rounds {
     }
 
     fn decode(&self, into: &mut NamespaceCensus, records: &[SocketRecord]) {
-        let now = clock(ClockId::Monotonic);
+        let now = clock::monotonic();
         // A socket visited twice, as kernels before 6.17 may after a read, is one.
         let mut cookies = BTreeSet::new();
         for record in records {
@@ -361,7 +361,7 @@ impl Rounds {
 
     /// Names the owners of what was counted. What cannot be named is counted all the same.
     fn name(&mut self, census: &mut Census) {
-        let now = clock(ClockId::Monotonic);
+        let now = clock::monotonic();
         let thresholds = self.options.thresholds;
         let stalls = |socket: &Lingering| thresholds.stalls(socket);
         let namespaces = &mut census.namespaces;

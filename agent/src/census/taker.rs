@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 use tracing::{debug, error};
 
 use super::{Census, round::Rounds};
-use crate::{detectors::Thresholds, kernel::CensusReader};
+use crate::{clock, detectors::Thresholds, kernel::CensusReader};
 
 /// Which censuses are taken.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,10 @@ impl Drop for Taker {
 /// Takes censuses until it is told to stop.
 fn run(mut rounds: Rounds, censuses: &SyncSender<Census>, stopped: &Receiver<()>) {
     loop {
-        let (started, worked) = (clock(ClockId::Monotonic), clock(ClockId::ThreadCPUTime));
+        let (started, worked) = (
+            clock::read(ClockId::Monotonic),
+            clock::read(ClockId::ThreadCPUTime),
+        );
         match rounds.census(stopped) {
             Ok(None) => return,
             Ok(Some(census)) => {
@@ -110,16 +113,12 @@ fn run(mut rounds: Rounds, censuses: &SyncSender<Census>, stopped: &Receiver<()>
             }
             Err(error) => error!(%error, "no census: /proc cannot be read"),
         }
-        let cost = clock(ClockId::ThreadCPUTime).saturating_sub(worked);
+        let cost = clock::read(ClockId::ThreadCPUTime).saturating_sub(worked);
         let next = started + rounds.space(cost);
-        let pause = next.saturating_sub(clock(ClockId::Monotonic));
+        let pause = next.saturating_sub(clock::read(ClockId::Monotonic));
         debug!(?cost, ?pause, "a census is over");
         if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
             return;
         }
     }
-}
-
-pub(super) fn clock(id: ClockId) -> Duration {
-    Duration::try_from(clock_gettime(id)).unwrap_or_default()
 }

@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use super::{
     LoadError,
-    loader::{lock, take_map},
+    loader::{lock, share_array, take_map},
     map_iter,
 };
 
@@ -109,7 +109,7 @@ impl CensusReader {
             ports: take_map(&mut all, maps::CENSUS_PORTS)?,
             taken_ports: take_map(&mut all, maps::CENSUS_TAKEN_PORTS)?,
             wanted: take_map(&mut all, maps::CENSUS_WANTED)?,
-            owners: take_map(&mut all, maps::OWNERS)?,
+            owners: share_array(&all, maps::OWNERS)?,
             connects: take_map(&mut all, maps::CONNECTS)?,
             remembers,
         })

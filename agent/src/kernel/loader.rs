@@ -14,10 +14,11 @@ use agent_ebpf::{
     programs::{CENSUS_TCP, Hook, PROGRAMS, Program, settings},
     record::StreamMode,
     socket::BUCKET_ENTRIES,
+    stream::StreamSettings,
 };
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader, Endianness, include_bytes_aligned,
-    maps::{Array, MapData, MapError, PerCpuArray, RingBuf},
+    Btf, Ebpf, EbpfError, EbpfLoader, Endianness, Pod, include_bytes_aligned,
+    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, Iter, ProgramError, ProgramFd},
     sys::{Stats, SyscallError, enable_stats},
 };
@@ -31,6 +32,7 @@ use super::{
     fdinfo::ProgramStats,
     heap,
     host::{Host, HostError, SYS_KERNEL_BTF},
+    names::ProcessNames,
     types::{FieldReport, KernelTypes, TypesError, first_missing},
     verdict::{ProgramReport, Verdict},
 };
@@ -42,8 +44,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/connsta
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which transitions are told as records at first.
-    pub stream: StreamMode,
+    /// What is told as records at first.
+    pub stream: StreamSettings,
     /// Bytes of the ring buffer: a power of two and whole pages.
     pub ring_bytes: u32,
     /// Sockets that the table has room for: a power of two, 1024 to 2²⁴.
@@ -59,7 +61,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            stream: StreamMode::Late,
+            stream: StreamSettings::own(StreamMode::Late),
             ring_bytes: maps::RING_BYTES,
             socket_capacity: maps::SOCKET_CAPACITY,
             only_netns: 0,
@@ -129,7 +131,7 @@ pub struct ReadError(#[from] MapError);
 pub struct Kernel {
     ebpf: Arc<Mutex<Ebpf>>,
     counters: PerCpuArray<MapData, Counters>,
-    stream_mode: Array<MapData, u32>,
+    stream: Array<MapData, StreamSettings>,
     verdicts: Vec<(&'static Program, Verdict)>,
     fields: Vec<FieldReport>,
     /// Whether the iterator of sockets holds the lock of the one it shows (5.15).
@@ -178,11 +180,11 @@ impl Kernel {
             }
         })?;
         let mut ebpf = load_object(options, &host, &types, &fields, &btf)?;
-        let mut stream_mode: Array<_, u32> = take_map(&mut ebpf, maps::STREAM_MODE)?;
-        stream_mode
-            .set(0, options.stream as u32, 0)
+        let mut stream: Array<_, StreamSettings> = take_map(&mut ebpf, maps::STREAM)?;
+        stream
+            .set(0, options.stream, 0)
             .map_err(|source| LoadError::Map {
-                name: maps::STREAM_MODE,
+                name: maps::STREAM,
                 source,
             })?;
         let counters = take_map(&mut ebpf, maps::COUNTERS)?;
@@ -200,7 +202,7 @@ impl Kernel {
         Ok(Self {
             ebpf: Arc::new(Mutex::new(ebpf)),
             counters,
-            stream_mode,
+            stream,
             verdicts,
             fields,
             iterator_locks: host.is_at_least(5, 15),
@@ -221,13 +223,13 @@ impl Kernel {
         Ok(sum)
     }
 
-    /// Changes which transitions are told as records.
+    /// Changes what is told as records.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses.
-    pub fn set_stream(&mut self, mode: StreamMode) -> Result<(), ReadError> {
-        Ok(self.stream_mode.set(0, mode as u32, 0)?)
+    pub fn set_stream(&mut self, settings: StreamSettings) -> Result<(), ReadError> {
+        Ok(self.stream.set(0, settings, 0)?)
     }
 
     /// The ring buffer of records; it can be taken once.
@@ -252,6 +254,15 @@ impl Kernel {
             return Ok(None);
         }
         CensusReader::new(&self.ebpf, self.iterator_locks).map(Some)
+    }
+
+    /// What names the processes that open and close sockets.
+    ///
+    /// # Errors
+    ///
+    /// Where the programs lack the table of these.
+    pub fn process_names(&self) -> Result<ProcessNames, LoadError> {
+        share_array(&lock(&self.ebpf), maps::OWNERS).map(ProcessNames::new)
     }
 
     /// What the programs log, once; nothing where debug logging was off as they were loaded.
@@ -352,12 +363,29 @@ fn load_object(
 
 pub(super) fn take_map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError>
 where
-    T: TryFrom<aya::maps::Map, Error = MapError>,
+    T: TryFrom<Map, Error = MapError>,
 {
     let map = ebpf
         .take_map(name)
         .ok_or(LoadError::Incomplete { kind: "map", name })?;
     T::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+/// A handle of its own for a map that others read, too.
+pub(super) fn share_array<V: Pod>(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<Array<MapData, V>, LoadError> {
+    let Some(Map::Array(map)) = ebpf.map(name) else {
+        return Err(LoadError::Incomplete { kind: "map", name });
+    };
+    let fd = map.fd().as_fd().try_clone_to_owned();
+    let shared = fd
+        .map_err(|error| MapError::IoError(error).into())
+        .and_then(MapData::from_fd);
+    shared
+        .and_then(|data| Array::try_from(Map::Array(data)))
+        .map_err(|source| LoadError::Map { name, source })
 }
 
 /// As many as libbpf makes (`PROG_LOAD_ATTEMPTS`).

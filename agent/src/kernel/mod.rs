@@ -10,12 +10,14 @@ mod census;
 mod map_iter;
 mod fdinfo;
 mod heap;
+mod names;
 
 pub use self::{
     census::{CensusReadError, CensusReader, KnownPass, Pass},
     fdinfo::ProgramStats,
     host::{Host, HostError},
     loader::{Kernel, LoadError, Options, ReadError},
+    names::ProcessNames,
     types::{FieldReport, KernelTypes, TypesError},
     verdict::{ProgramReport, Verdict},
 };

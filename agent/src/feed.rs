@@ -1,0 +1,423 @@
+//! Hands events on to whoever listens, and tells what the programs are to tell for their sake.
+//!
+//! A listener that does not keep up loses events, and is told how many; the agent never waits for
+//! one. Nobody's being there costs nothing.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use agent_ebpf::{
+    record::StreamMode,
+    stream::{Filter, StreamSettings},
+};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
+
+use crate::decode::{Event, Retransmit, Socket, Transition};
+
+/// Events in a batch at most.
+const BATCH: usize = 1_024;
+
+/// Batches that wait for the slowest listener: with full ones, 17 MiB of events.
+const BATCHES: usize = 128;
+
+/// An event, with the name of the process that opened or closed the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What happened.
+    pub event: Event,
+    /// The name of its thread-group leader, where that is known.
+    pub process: Option<Arc<str>>,
+}
+
+/// What a listener wants to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Of which transitions.
+    pub mode: StreamMode,
+    /// Of which sockets and states.
+    pub filter: Filter,
+}
+
+impl Wish {
+    /// Whether an event is for this listener.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        let filter = &self.filter;
+        let (socket, in_states) = match event {
+            Event::Transition(Transition {
+                from,
+                to,
+                socket,
+                duration,
+                ..
+            }) => {
+                let (from, to) = (*from as u8, *to as u8);
+                // What is late is told whether it lingers or not: it does.
+                let duration =
+                    duration.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+                let told = self.mode.tells(from, to, duration);
+                (socket, told && filter.passes_states(from, to))
+            }
+            Event::Retransmit(Retransmit { state, socket, .. }) => {
+                (socket, filter.passes_states(*state as u8, *state as u8))
+            }
+        };
+        in_states && Self::is_of(filter, socket)
+    }
+
+    fn is_of(filter: &Filter, socket: &Socket) -> bool {
+        let ports = (socket.local.port(), socket.remote.port());
+        filter.passes_socket(ports, socket.pid.unwrap_or(0))
+            && (filter.cgroup == 0 || socket.in_cgroup)
+    }
+}
+
+/// The listeners. Cheap to clone: every clone is the same feed.
+#[derive(Clone, Debug)]
+pub struct Feed(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    batches: broadcast::Sender<Arc<Batch>>,
+    wishes: Mutex<Wishes>,
+    /// Events told so far.
+    told: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Wishes {
+    next: u64,
+    of: BTreeMap<u64, Wish>,
+}
+
+/// Events that came one after the other.
+#[derive(Debug)]
+struct Batch {
+    /// How many came before them.
+    before: u64,
+    events: Vec<Told>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            batches: broadcast::Sender::new(BATCHES),
+            wishes: Mutex::default(),
+            told: AtomicU64::new(0),
+        }))
+    }
+}
+
+/// A listener could not be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another listener asks for the cgroup {present}, and the programs can watch one at a time: \
+     leave the cgroup out, or wait until that listener has gone"
+)]
+pub struct OtherCgroup {
+    /// The cgroup that is watched.
+    pub present: u64,
+}
+
+impl Feed {
+    /// A listener, from now on and until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Where it asks for a cgroup, and another listener for another one.
+    pub fn listen(&self, wish: Wish) -> Result<Listener, OtherCgroup> {
+        let mut wishes = self.wishes();
+        let cgroup = wish.filter.cgroup;
+        let mut others = wishes.of.values().map(|other| other.filter.cgroup);
+        if cgroup != 0
+            && let Some(present) = others.find(|other| ![0, cgroup].contains(other))
+        {
+            return Err(OtherCgroup { present });
+        }
+        let id = wishes.next;
+        wishes.next += 1;
+        wishes.of.insert(id, wish);
+        let batches = self.0.batches.subscribe();
+        Ok(Listener {
+            id,
+            wish,
+            batches,
+            next: self.0.told.load(Ordering::Acquire),
+            feed: self.clone(),
+        })
+    }
+
+    /// What the programs are to tell, if the agent itself wants to know of `own`.
+    #[must_use]
+    pub fn settings(&self, own: StreamMode) -> StreamSettings {
+        let wishes = self.wishes();
+        let mut settings = StreamSettings::own(own);
+        let mut filter: Option<Filter> = None;
+        for wish in wishes.of.values() {
+            settings.listeners = settings.listeners.max(wish.mode as u32);
+            settings.marked_cgroup = settings.marked_cgroup.max(wish.filter.cgroup);
+            filter = Some(filter.map_or(wish.filter, |all| all.either(&wish.filter)));
+        }
+        settings.filter = filter.unwrap_or(Filter::ANY);
+        settings
+    }
+
+    /// Whether anybody listens.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.0.batches.receiver_count() > 0
+    }
+
+    fn wishes(&self) -> MutexGuard<'_, Wishes> {
+        // A panic of another thread leaves the map whole.
+        self.0.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gathers events for a feed.
+#[derive(Debug)]
+pub struct Announcer {
+    feed: Feed,
+    events: Vec<Told>,
+}
+
+impl Announcer {
+    /// For the listeners of that feed.
+    #[must_use]
+    pub fn new(feed: Feed) -> Self {
+        Self {
+            feed,
+            events: Vec::new(),
+        }
+    }
+
+    /// Takes an event; it is told by the next [`Announcer::flush`] at the latest.
+    pub fn tell(&mut self, event: Told) {
+        self.events.push(event);
+        if self.events.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    /// Tells what was gathered.
+    pub fn flush(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        let events = std::mem::take(&mut self.events);
+        let told = events.len() as u64;
+        let before = self.feed.0.told.fetch_add(told, Ordering::AcqRel);
+        // Fails only where nobody listens any more.
+        let _nobody = self.feed.0.batches.send(Arc::new(Batch { before, events }));
+    }
+}
+
+/// Somebody who listens.
+#[derive(Debug)]
+pub struct Listener {
+    id: u64,
+    wish: Wish,
+    batches: broadcast::Receiver<Arc<Batch>>,
+    /// How many events come before the next one that it shall hear.
+    next: u64,
+    feed: Feed,
+}
+
+/// What a listener hears at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Events that match its wish.
+    pub events: Vec<Told>,
+    /// Events before these that it was too slow for, whether it wanted them or not.
+    pub lost: u64,
+}
+
+impl Listener {
+    /// The next events; nothing once the agent stops.
+    pub async fn hear(&mut self) -> Option<Heard> {
+        loop {
+            match self.batches.recv().await {
+                Ok(batch) => return Some(self.take(&batch)),
+                // The next one tells how many.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// The next events, if there are any.
+    pub fn try_hear(&mut self) -> Option<Heard> {
+        loop {
+            match self.batches.try_recv() {
+                Ok(batch) => return Some(self.take(&batch)),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) -> Heard {
+        // Who began to listen between the counting of a batch and its sending hears it.
+        let lost = batch.before.saturating_sub(self.next);
+        self.next = batch.before + batch.events.len() as u64;
+        let wanted = batch
+            .events
+            .iter()
+            .filter(|told| self.wish.wants(&told.event));
+        Heard {
+            events: wanted.cloned().collect(),
+            lost,
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.feed.wishes().of.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use agent_ebpf::state::TcpState::{self, CloseWait, Established, FinWait1, LastAck};
+
+    use super::*;
+
+    const ALL: Wish = Wish {
+        mode: StreamMode::All,
+        filter: Filter::ANY,
+    };
+
+    fn told(from: TcpState, to: TcpState, port: u16) -> Told {
+        Told {
+            event: Event::Transition(Transition {
+                at: Duration::ZERO,
+                from,
+                to,
+                duration: None,
+                cause: None,
+                socket: Socket {
+                    cookie: Some(port.into()),
+                    netns: None,
+                    local: ([127, 0, 0, 1], port).into(),
+                    remote: ([127, 0, 0, 1], 9).into(),
+                    pid: None,
+                    orphan: false,
+                    unfinished: false,
+                    in_cgroup: port == 7,
+                },
+            }),
+            process: None,
+        }
+    }
+
+    fn of_port(port: u16) -> Wish {
+        let filter = Filter {
+            port,
+            ..Filter::ANY
+        };
+        Wish { filter, ..ALL }
+    }
+
+    fn of_cgroup(cgroup: u64) -> Wish {
+        let filter = Filter {
+            cgroup,
+            ..Filter::ANY
+        };
+        Wish { filter, ..ALL }
+    }
+
+    #[test]
+    fn everybody_hears_what_they_asked_for() {
+        let feed = Feed::default();
+        let mut announcer = Announcer::new(feed.clone());
+        let mut all = feed.listen(ALL).unwrap();
+        let mut one = feed.listen(of_port(7)).unwrap();
+        let mut lingering = feed
+            .listen(Wish {
+                mode: StreamMode::Lingering,
+                ..ALL
+            })
+            .unwrap();
+        announcer.tell(told(TcpState::SynSent, Established, 7));
+        announcer.tell(told(Established, CloseWait, 8));
+        announcer.flush();
+        let heard = |listener: &mut Listener| listener.try_hear().unwrap().events.len();
+        assert_eq!(heard(&mut all), 2);
+        assert_eq!(heard(&mut one), 1);
+        assert_eq!(heard(&mut lingering), 1);
+        assert_eq!(all.try_hear(), None);
+    }
+
+    #[test]
+    fn the_programs_tell_what_somebody_wants_and_no_more() {
+        let feed = Feed::default();
+        let alone = StreamSettings::own(StreamMode::Late);
+        assert_eq!(feed.settings(StreamMode::Late), alone);
+        let seven = feed.listen(of_port(7)).unwrap();
+        assert_eq!(feed.settings(StreamMode::Late).filter.port, 7);
+        assert_eq!(
+            feed.settings(StreamMode::Late).listeners,
+            StreamMode::All as u32
+        );
+        let eight = feed.listen(of_port(8)).unwrap();
+        assert_eq!(feed.settings(StreamMode::Late).filter, Filter::ANY);
+        drop(seven);
+        assert_eq!(feed.settings(StreamMode::Late).filter.port, 8);
+        assert!(feed.is_wanted());
+        drop(eight);
+        assert_eq!(feed.settings(StreamMode::Late), alone);
+        assert!(!feed.is_wanted());
+    }
+
+    #[test]
+    fn a_slow_listener_loses_events_and_is_told_how_many() {
+        let feed = Feed::default();
+        let mut announcer = Announcer::new(feed.clone());
+        let mut slow = feed.listen(ALL).unwrap();
+        let batches = BATCHES as u64 + 10;
+        for _ in 0..batches {
+            announcer.tell(told(Established, FinWait1, 1));
+            announcer.tell(told(Established, FinWait1, 2));
+            announcer.flush();
+        }
+        let (mut heard, mut lost) = (0, 0);
+        while let Some(batch) = slow.try_hear() {
+            heard += batch.events.len() as u64;
+            lost += batch.lost;
+        }
+        assert_eq!(heard + lost, 2 * batches);
+        assert!(lost >= 20, "{lost}");
+    }
+
+    #[test]
+    fn one_cgroup_is_watched_at_a_time() {
+        let feed = Feed::default();
+        let mut first = feed.listen(of_cgroup(40)).unwrap();
+        let settings = feed.settings(StreamMode::Late);
+        assert_eq!((settings.marked_cgroup, settings.filter.cgroup), (40, 40));
+        assert!(feed.listen(of_cgroup(40)).is_ok());
+        assert_eq!(
+            feed.listen(of_cgroup(41)).unwrap_err(),
+            OtherCgroup { present: 40 }
+        );
+        let _all = feed.listen(ALL).unwrap();
+        let settings = feed.settings(StreamMode::Late);
+        assert_eq!((settings.marked_cgroup, settings.filter.cgroup), (40, 0));
+        let mut announcer = Announcer::new(feed.clone());
+        announcer.tell(told(CloseWait, LastAck, 7));
+        announcer.tell(told(CloseWait, LastAck, 8));
+        announcer.flush();
+        assert_eq!(first.try_hear().unwrap().events.len(), 1);
+    }
+}
