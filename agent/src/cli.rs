@@ -1,12 +1,12 @@
 //! The command line.
 
-use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
+use std::{io, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use agent_ebpf::{maps, record::StreamMode};
+use agent_ebpf::{maps, record::StreamMode, state::TcpState};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{census, detectors::Thresholds, logging::LogFormat};
+use crate::{api, census, client::Client, detectors::Thresholds, logging::LogFormat};
 
 /// The TCP connection-state agent: which connections do not finish closing, whose they are, why,
 /// and which kernel limit they are about to hit.
@@ -29,6 +29,9 @@ pub enum Command {
     /// Take a census and print it: states, limits, and the sockets that do not finish closing.
     /// Where some may be stuck in FIN_WAIT1 or LAST_ACK it watches them for the threshold first
     Snapshot(SnapshotArgs),
+    /// Print transitions and retransmissions as they happen, as JSON lines or as a table: those of
+    /// a running agent, or where none runs by programs of its own
+    Events(EventsArgs),
     /// Say what this host offers and what is lost without: exit 0 full, 1 reduced, 2 cannot run
     Check,
 }
@@ -83,6 +86,79 @@ pub struct SnapshotArgs {
     /// Print JSON, whose shape the field `version` numbers
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `agent events`.
+#[derive(Clone, Debug, Args)]
+pub struct EventsArgs {
+    /// Every transition, not only those into and out of lingering states (FIN_WAIT1, FIN_WAIT2,
+    /// CLOSING, CLOSE_WAIT, LAST_ACK)
+    #[arg(long)]
+    pub all: bool,
+    /// Only transitions out of or into this state; repeatable
+    #[arg(long, value_name = "STATE", value_parser = state)]
+    pub state: Vec<TcpState>,
+    /// Only those of sockets with this port, on either end
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Only those of sockets that this process opened or closed
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Only those of sockets of this cgroup: its directory beneath the second version's
+    /// /sys/fs/cgroup
+    #[arg(long, value_name = "DIRECTORY")]
+    pub cgroup: Option<PathBuf>,
+    /// A table, as tcpstates prints it, rather than JSON
+    #[arg(long)]
+    pub table: bool,
+    /// Whom to ask
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// Bytes of its own ring buffer, where no agent runs: a power of two, 4096 to 1 GiB
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = ring_bytes)]
+    pub ring_bytes: u32,
+}
+
+/// Which running agent is asked.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// The agent at this URL, http://HOST:PORT; it serves the API there with --web.enable-api
+    #[arg(long)]
+    pub url: Option<String>,
+    /// The socket of this host's agent
+    #[arg(long, value_name = "PATH", default_value = API_SOCKET)]
+    pub api_socket: PathBuf,
+}
+
+impl AgentArgs {
+    /// The running agent; nothing where none is asked for by URL and none listens on the socket.
+    ///
+    /// # Errors
+    ///
+    /// Where the URL is none, or there is an agent that may not be asked.
+    pub async fn client(&self) -> Result<Option<Client>> {
+        if let Some(url) = &self.url {
+            return Ok(Some(Client::of_url(url)?));
+        }
+        match tokio::net::UnixStream::connect(&self.api_socket).await {
+            Ok(_) => Ok(Some(Client::of_socket(&self.api_socket))),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error)
+                .with_context(|| {
+                    format!(
+                        "an agent listens on {}, and only root may ask it there",
+                        self.api_socket.display()
+                    )
+                }),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// Where an agent serves its API to this host.
+pub const API_SOCKET: &str = "/run/connstate/api.sock";
+
+fn state(name: &str) -> Result<TcpState, String> {
+    api::events::state(name)
 }
 
 /// What is watched, and when it is told.

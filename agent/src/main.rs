@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use agent::{
     check,
     cli::{Cli, Command},
-    logging, run, snapshot,
+    events, logging, run, snapshot,
 };
 use clap::Parser as _;
 
@@ -14,6 +14,7 @@ fn main() -> anyhow::Result<ExitCode> {
     logging::start(cli.log_format);
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Events(args) => events::events(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Check => Ok(check::check()),
     }

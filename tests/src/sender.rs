@@ -8,8 +8,8 @@ use std::{
 };
 
 use agent::{
+    clock::monotonic,
     decode::{Event, Retransmit, decode},
-    engine::monotonic,
     kernel::Options,
     stream,
 };

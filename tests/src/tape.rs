@@ -3,8 +3,8 @@
 use std::{thread, time::Duration};
 
 use agent::{
+    clock::monotonic,
     decode::{Event, Transition, decode},
-    engine::monotonic,
     stream,
 };
 use agent_ebpf::state::{STATE_COUNT, TcpState};

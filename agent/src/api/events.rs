@@ -40,8 +40,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuery {
-    /// Of which transitions: those into and out of lingering states (fin_wait1, fin_wait2, closing,
-    /// close_wait, last_ack), unless it says otherwise. Retransmissions are always told.
+    /// Of which transitions: those into and out of lingering states (FIN_WAIT1, FIN_WAIT2, CLOSING,
+    /// CLOSE_WAIT, LAST_ACK), unless it says otherwise. Retransmissions are always told.
     #[serde(default)]
     pub mode: Mode,
     /// Only those out of or into these states: names with commas between.

@@ -380,9 +380,7 @@ pub(super) fn share_array<V: Pod>(
         return Err(LoadError::Incomplete { kind: "map", name });
     };
     let fd = map.fd().as_fd().try_clone_to_owned();
-    let shared = fd
-        .map_err(|error| MapError::IoError(error).into())
-        .and_then(MapData::from_fd);
+    let shared = fd.map_err(MapError::IoError).and_then(MapData::from_fd);
     shared
         .and_then(|data| Array::try_from(Map::Array(data)))
         .map_err(|source| LoadError::Map { name, source })
