@@ -47,6 +47,17 @@ pub struct RunArgs {
         value_parser = listen_address
     )]
     pub listen: Vec<SocketAddr>,
+    /// TLS, users and their passwords, headers and a rate for these addresses, in the format of
+    /// Prometheus' exporter-toolkit; read again when it changes
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+    /// Serve the API at these addresses, too, where nobody has to authenticate: it names every
+    /// owner and address, and can raise the stream
+    #[arg(long = "web.enable-api")]
+    pub enable_api: bool,
+    /// Socket to serve the API on, for root alone [default: /run/connstate/api.sock]
+    #[arg(long, value_name = "PATH")]
+    pub api_socket: Option<PathBuf>,
     /// Transitions to stream as records: those out of lingering states after more than 1 s, all
     /// into and out of them, or all
     #[arg(long, value_enum, default_value_t)]

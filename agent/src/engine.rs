@@ -33,6 +33,7 @@ use crate::{
     model::Model,
     stream,
     view::View,
+    web::Refusals,
 };
 
 /// How often the counters are read and a view is published.
@@ -65,7 +66,20 @@ struct Turns {
     model: Model,
     listening: Listening,
     censuses: Receiver<Census>,
+    refusals: Arc<Refusals>,
     views: watch::Sender<Option<Arc<View>>>,
+}
+
+/// What the engine shares with those who read.
+pub struct Outside {
+    /// Those who listen to events.
+    pub feed: Feed,
+    /// Which transitions the agent itself wants to know of.
+    pub own: StreamMode,
+    /// Whom the HTTP servers have turned away.
+    pub refusals: Arc<Refusals>,
+    /// What is known.
+    pub views: watch::Sender<Option<Arc<View>>>,
 }
 
 /// Those who listen, and what the programs tell for their sake.
@@ -79,8 +93,7 @@ struct Listening {
 }
 
 impl Engine {
-    /// Starts the thread on loaded programs, which tell of the transitions of that mode, and of
-    /// what the listeners of the feed want.
+    /// Starts the thread on loaded programs.
     ///
     /// # Errors
     ///
@@ -89,10 +102,14 @@ impl Engine {
         mut kernel: Kernel,
         model: Model,
         census: census::Options,
-        stream: (Feed, StreamMode),
-        views: watch::Sender<Option<Arc<View>>>,
+        outside: Outside,
     ) -> Result<Self, EngineError> {
-        let (feed, own) = stream;
+        let Outside {
+            feed,
+            own,
+            refusals,
+            views,
+        } = outside;
         let listening = Listening {
             announcer: Announcer::new(feed.clone()),
             feed,
@@ -129,6 +146,7 @@ impl Engine {
             model,
             listening,
             censuses,
+            refusals,
             views,
         };
         let thread = std::thread::Builder::new()
@@ -230,6 +248,7 @@ impl Turns {
         match self.kernel.counters() {
             Ok(counters) => {
                 self.model.count(now, counters, self.kernel.programs());
+                self.model.refused(self.refusals.counts().collect());
                 self.views
                     .send_replace(Some(Arc::new(self.model.view(now))));
             }

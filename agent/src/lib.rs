@@ -2,12 +2,13 @@
 //!
 //! The modules stand in the order in which an event passes through them. [`kernel`] loads the
 //! programs and reads their counters. [`stream`] drains their ring buffer and [`decode`] makes
-//! events of it, which a [`feed`] hands on to whoever listens; [`limits`] reads what the kernel allows, and [`census`] finds the sockets there
-//! are, and by [`workload`] whose. [`model`] keeps what is known, has the [`detectors`] judge it,
+//! events of it, which a [`feed`] hands on to whoever listens; [`limits`] reads what the kernel
+//! allows, and [`census`] finds the sockets there are, and by [`workload`] whose. [`model`] keeps what is known, has the [`detectors`] judge it,
 //! bounds its labels in [`series`], and publishes it as a [`view`], which [`metrics`], [`api`],
 //! [`http`] and [`snapshot`] show; [`advice`] says what to do about it, and [`words`] how people
-//! read it. [`engine`] turns that crank; [`run`], [`snapshot`] and [`check`] are
-//! the commands, [`cli`] and [`logging`] what surrounds them.
+//! read it. [`web`] is what HTTP is served through, and a [`client`] asks. [`engine`] turns that
+//! crank; [`run`], [`events`], [`snapshot`] and [`check`] are the commands, [`cli`] and [`logging`]
+//! what surrounds them.
 //!
 //! Everything from [`decode`] to [`view`] but for reading limits and taking the census is plain
 //! data in, plain data out, with the clock as an argument.
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod api;
 pub mod words;
 pub mod http;
+pub mod web;
 pub mod engine;
 pub mod client;
 mod sse;

@@ -16,6 +16,7 @@ use crate::{
     kernel::ProgramReport,
     series::{Bounds, Rows, Series},
     view::{CensusDurations, Losses, View},
+    web::Refusals,
 };
 
 /// How long after a close the RST that revises its cause may come. It is sent by the same CPU
@@ -51,6 +52,7 @@ pub struct Model {
     findings: Arc<Findings>,
     series: Series,
     rows: Arc<Rows>,
+    refused: Vec<(&'static str, u64)>,
     events: u64,
     malformed: u64,
 }
@@ -69,6 +71,7 @@ impl Model {
             census_durations: CensusDurations::default(),
             findings: Arc::default(),
             rows: Arc::default(),
+            refused: Refusals::default().counts().collect(),
             events: 0,
             malformed: 0,
         }
@@ -87,6 +90,11 @@ impl Model {
         self.causes.count(now, &counters);
         self.counters = counters;
         self.programs = programs;
+    }
+
+    /// Takes in how many connections the HTTP servers have turned away so far, by reason.
+    pub fn refused(&mut self, counts: Vec<(&'static str, u64)>) {
+        self.refused = counts;
     }
 
     /// Takes in a census, which replaces the one before it.
@@ -118,6 +126,7 @@ impl Model {
             durations: self.counters.durations,
             closes: self.causes.settled,
             retransmits: self.counters.retransmits,
+            refused: self.refused.clone(),
             events: self.events,
             lost: Losses {
                 ring_full: self.counters.lost_ring_full,

@@ -3,6 +3,8 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -10,23 +12,26 @@ use std::{
 
 use agent_ebpf::stream::StreamSettings;
 use anyhow::{Context as _, Result, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::JoinSet,
     time::{Instant, timeout_at},
 };
 use tracing::{info, warn};
 
 use crate::{
-    census,
-    cli::RunArgs,
-    engine::Engine,
+    api, census,
+    cli::{API_SOCKET, RunArgs},
+    engine::{Engine, Outside},
     feed::Feed,
     http,
     kernel::{Kernel, LoadError, Options, Verdict},
     model::{Model, Setup},
     series::Bounds,
     view::View,
+    web::{self, Listener, Live, Refusals, Site, unix::SocketFile},
 };
 
 /// How long requests under way may take once the agent is told to stop.
@@ -36,14 +41,17 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// Where the programs do not load, or an address cannot be listened on.
+/// Where the programs do not load, an address cannot be listened on, or the web configuration is
+/// wrong.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    let config = args.web_config.as_deref().map(Live::open).transpose()?;
     // Bound before anything is loaded: a port in use is the likeliest mistake, and costs nothing.
     let listeners = args
         .listen
         .iter()
         .map(|address| listen(*address))
         .collect::<Result<Vec<_>>>()?;
+    let api_socket = api_socket(args.api_socket.as_deref())?;
     let only_netns = args.watched.only_netns()?;
     let kernel = Kernel::load(&Options {
         stream: StreamSettings::own(args.stream.into()),
@@ -75,13 +83,29 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         thresholds,
     };
     let feed = Feed::default();
-    let stream = (feed.clone(), args.stream.into());
-    let engine = Engine::start(kernel, model, census, stream, views)?;
+    let refusals = Arc::default();
+    let outside = Outside {
+        feed: feed.clone(),
+        own: args.stream.into(),
+        refusals: Arc::clone(&refusals),
+        views,
+    };
+    let engine = Engine::start(kernel, model, census, outside)?;
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime of the HTTP server cannot start")?;
-    let served = runtime.block_on(serve(listeners, latest, &attached));
+    let web = Web {
+        listeners,
+        api_socket,
+        enable_api: args.enable_api,
+        config: config.map(Arc::new),
+        refusals,
+        latest,
+        feed,
+    };
+    let served = runtime.block_on(web.serve(&attached));
     runtime.shutdown_background();
     drop(engine);
     served?;
@@ -118,6 +142,19 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     Ok(listener)
 }
 
+/// Takes as many descriptors as the system gives without asking: the usual 1 024 would be used up
+/// by the connections of two listeners, and a census takes some, too.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of descriptors stays as it is");
+    }
+}
+
 /// Logs what does not run; returns the names of the programs that do.
 fn announce(kernel: &Kernel) -> String {
     let mut attached = Vec::new();
@@ -152,41 +189,94 @@ pub(crate) fn log_verifier(error: &LoadError) {
     }
 }
 
-async fn serve(
-    listeners: Vec<TcpListener>,
-    latest: http::LatestView,
-    attached: &str,
-) -> Result<()> {
-    let stop = stop_signal()?;
-    let (stopping, _) = watch::channel(false);
-    let mut servers = Vec::new();
-    let mut addresses = Vec::new();
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        addresses.push(listener.local_addr()?.to_string());
-        let mut stopped = stopping.subscribe();
-        let server = axum::serve(listener, http::router(latest.clone())).with_graceful_shutdown(
-            async move {
-                // The sender outlives the servers, so waiting ends only when it says so.
-                let _closed = stopped.wait_for(|stop| *stop).await;
-            },
-        );
-        servers.push(tokio::spawn(server.into_future()));
-    }
-    info!(attached, listening = addresses.join(" "), "running");
-
-    let signal = stop.await;
-    info!(signal, "stopping");
-    stopping.send_replace(true);
-    let deadline = Instant::now() + FAREWELL;
-    for server in servers {
-        if let Ok(ended) = timeout_at(deadline, server).await {
-            ended.context("an HTTP server panicked")??;
-        } else {
-            warn!("an HTTP client did not finish in time and was cut off");
+/// The socket for this host's own commands. Where nobody named one, the agent does without rather
+/// than not at all: it may lack the rights, or be the second.
+fn api_socket(named: Option<&Path>) -> Result<Option<(UnixListener, SocketFile)>> {
+    match (
+        web::unix::listen_at(named.unwrap_or(API_SOCKET.as_ref())),
+        named,
+    ) {
+        (Ok(socket), _) => Ok(Some(socket)),
+        (Err(error), Some(_)) => Err(error),
+        (Err(error), None) => {
+            let error = format!("{error:#}");
+            warn!(
+                error,
+                "no API socket: `agent top` and `agent events` will not find this agent"
+            );
+            Ok(None)
         }
     }
-    Ok(())
+}
+
+/// Where HTTP is served, to whom, and what of.
+struct Web {
+    listeners: Vec<TcpListener>,
+    api_socket: Option<(UnixListener, SocketFile)>,
+    enable_api: bool,
+    config: Option<Arc<Live>>,
+    refusals: Arc<Refusals>,
+    latest: http::LatestView,
+    feed: Feed,
+}
+
+impl Web {
+    async fn serve(self, attached: &str) -> Result<()> {
+        let stop = stop_signal()?;
+        let (stopping, stopped) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        let mut addresses = Vec::new();
+        let api = || api::router(self.latest.clone(), self.feed.clone(), stopped.clone());
+        let site = |router, config| Site {
+            router,
+            config,
+            bounds: web::Bounds::default(),
+            refusals: Arc::clone(&self.refusals),
+        };
+        let plain = || http::router(self.latest.clone());
+        // What protects the addresses cannot be taken away while the agent runs.
+        let is_protected = self
+            .config
+            .as_ref()
+            .is_some_and(|live| live.config().authenticates());
+        for listener in self.listeners {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            addresses.push(listener.local_addr()?.to_string());
+            let router = if self.enable_api || is_protected {
+                plain().merge(api())
+            } else {
+                plain()
+            };
+            let site = site(router, self.config.clone());
+            servers.spawn(web::serve(Listener::Tcp(listener), site, stopped.clone()));
+        }
+        // The file goes with the agent.
+        let _file = match self.api_socket {
+            None => None,
+            Some((listener, file)) => {
+                addresses.push(file.path().display().to_string());
+                let listener = Listener::Unix(tokio::net::UnixListener::from_std(listener)?);
+                let site = site(plain().merge(api()), None);
+                servers.spawn(web::serve(listener, site, stopped.clone()));
+                Some(file)
+            }
+        };
+        // It ends with the runtime.
+        let _follower = self.config.map(|config| tokio::spawn(config.follow()));
+        info!(attached, listening = addresses.join(" "), "running");
+
+        let signal = stop.await;
+        info!(signal, "stopping");
+        stopping.send_replace(true);
+        let deadline = Instant::now() + FAREWELL;
+        while let Ok(Some(ended)) = timeout_at(deadline, servers.join_next()).await {
+            ended.context("an HTTP server panicked")?;
+        }
+        if !servers.is_empty() {
+            warn!("an HTTP client did not finish in time and was cut off");
+        }
+        Ok(())
+    }
 }
 
 /// Resolves to the name of the signal that ends the agent. SIGHUP, which asks other daemons to

@@ -30,6 +30,8 @@ pub struct View {
     pub closes: [u64; CAUSE_COUNT],
     /// Retransmitted segments `[state][packet][trigger]`.
     pub retransmits: [[[u64; Trigger::ALL.len()]; Packet::ALL.len()]; STATE_COUNT],
+    /// Connections that the HTTP servers have turned away, by reason.
+    pub refused: Vec<(&'static str, u64)>,
     /// Records received.
     pub events: u64,
     /// Records and sockets lost.

@@ -6,7 +6,9 @@
 
 pub mod bpf_ids;
 pub mod censuses;
+pub mod certificates;
 pub mod cgroup;
+pub mod curl;
 pub mod daemon;
 pub mod exact;
 pub mod filter;
@@ -16,6 +18,7 @@ pub mod link;
 pub mod load;
 pub mod netns;
 pub mod place;
+pub mod prometheus;
 pub mod sender;
 pub mod session;
 pub mod stall;

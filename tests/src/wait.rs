@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{ErrorKind, Write},
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     os::fd::AsFd,
     process::Command,
     thread,
@@ -21,14 +21,30 @@ use socket2::{SockRef, Socket};
 /// The longest wait for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// The beginning of the kernel's `struct tcp_info`. New kernels lengthen it, and each fills as much
+/// as it is asked for: of this, all of it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TcpInfo {
+    /// The state, by the kernel's number.
+    pub tcpi_state: u8,
+    _between: [u8; 23],
+    /// Packets sent that are not acknowledged.
+    pub tcpi_unacked: u32,
+}
+
+const _: () = assert!(
+    mem::offset_of!(TcpInfo, tcpi_unacked) == mem::offset_of!(libc::tcp_info, tcpi_unacked)
+);
+
 #[derive(Clone, Copy)]
-struct TcpInfo;
+struct GetTcpInfo;
 getsockopt_impl!(
-    TcpInfo,
+    GetTcpInfo,
     libc::IPPROTO_TCP,
     libc::TCP_INFO,
-    libc::tcp_info,
-    GetStruct<libc::tcp_info>
+    TcpInfo,
+    GetStruct<TcpInfo>
 );
 
 /// Waits until `condition` holds.
@@ -53,8 +69,8 @@ pub fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<
 /// # Errors
 ///
 /// Where it is none.
-pub fn tcp_info(socket: &impl AsFd) -> Result<libc::tcp_info> {
-    TcpInfo.get(socket).context("TCP_INFO")
+pub fn tcp_info(socket: &impl AsFd) -> Result<TcpInfo> {
+    GetTcpInfo.get(socket).context("TCP_INFO")
 }
 
 /// Waits until every one of `sockets` is in `state`.

@@ -1,4 +1,4 @@
-//! connstate's chores: `cargo xtask setup | run | test | lint | bench`.
+//! connstate's chores: `cargo xtask setup | run | test | vm | lint | bench`.
 //!
 //! Each subcommand has a file of its own under its own name. Beneath them lie [`cargo`], which
 //! finds what was built, [`programs`], which compiles the kernel programs by themselves,
@@ -10,6 +10,8 @@ mod setup;
 mod run;
 
 mod test;
+
+mod vm;
 
 mod lint;
 
@@ -42,6 +44,8 @@ enum Chore {
     Run(run::Options),
     /// Runs every test: the host's as you, the kernel's as root
     Test(test::Options),
+    /// Runs the test that reaches the host's limits, in a virtual machine with a kernel of its own
+    Vm,
     /// Checks formatting, clippy on host and kernel code, and the dependencies' licences
     Lint(lint::Options),
     /// Measures what watching costs, side by side with the peers that are installed
@@ -54,6 +58,7 @@ fn main() -> Result<()> {
         Chore::Setup(options) => setup::main(&options),
         Chore::Run(options) => run::main(&options),
         Chore::Test(options) => test::main(&options),
+        Chore::Vm => vm::main(),
         Chore::Lint(options) => lint::main(&options),
         Chore::Bench(bench) => bench::main(&bench),
     }

@@ -3,7 +3,7 @@
 //! Every need is a list of requirements; a requirement can say whether it is met, and mend it if
 //! not. What was mended is looked at again, so that setup's success means what it says.
 
-mod debian;
+pub(crate) mod debian;
 mod deny;
 mod linker;
 pub(crate) mod program;
@@ -33,6 +33,8 @@ pub(crate) enum Need {
     Build,
     /// The programs the kernel tests run.
     Tests,
+    /// What the virtual machine is made with.
+    Vm,
     /// Clippy for the kernel programs, and cargo-deny.
     Lint,
     /// The load generators and peers of the benchmarks.
@@ -64,6 +66,7 @@ impl Need {
             // In this order: the toolchain decides which LLVM the linker is built against.
             Self::Build => vec![Box::new(Toolchain), Box::new(Linker)],
             Self::Tests => programs(&program::TESTS),
+            Self::Vm => programs(&program::VM),
             Self::Lint => vec![Box::new(Clippy), Box::new(CargoDeny)],
             Self::Bench => programs(&program::BENCH),
         }
@@ -71,7 +74,7 @@ impl Need {
 }
 
 pub(crate) fn main(options: &Options) -> Result<()> {
-    let mut needs = vec![Need::Build, Need::Tests, Need::Lint];
+    let mut needs = vec![Need::Build, Need::Tests, Need::Vm, Need::Lint];
     if options.bench {
         needs.push(Need::Bench);
     }

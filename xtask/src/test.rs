@@ -2,7 +2,8 @@
 //!
 //! All are built at once and without privilege. The host's tests run as whoever calls; the
 //! kernel's (package `tests`) load programs and make network namespaces: they run as root, one at
-//! a time, because they all watch the same kernel.
+//! a time, because they all watch the same kernel. One of them reaches a limit of the whole host:
+//! it runs last, in a virtual machine.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo::{self, Executable};
 use crate::setup::{self, Need};
 use crate::superuser;
+use crate::vm;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -21,7 +23,12 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn main(options: &Options) -> Result<()> {
+    // Who asks for tests by name asks for no machine.
+    let in_vm = options.filter.is_none();
     setup::ensure(&[Need::Build, Need::Tests])?;
+    if in_vm {
+        setup::ensure(&[Need::Vm])?;
+    }
     let mut build = cargo::cargo();
     // The agent's own tests have its binary built, too, which the kernel's tests start.
     let executables = cargo::build(build.args(["test", "--workspace", "--no-run"]))?;
@@ -50,10 +57,19 @@ pub(crate) fn main(options: &Options) -> Result<()> {
             failed.push(test.target.as_str());
         }
     }
+    if in_vm && let Err(error) = vm::run() {
+        eprintln!("{error:#}");
+        failed.push("the virtual machine's");
+    }
     if !failed.is_empty() {
         bail!("tests failed: {}", failed.join(", "));
     }
-    println!("\n{} test files passed", tests.len());
+    let machine = if in_vm {
+        ", and that in the virtual machine"
+    } else {
+        ""
+    };
+    println!("\n{} test files passed{machine}", tests.len());
     Ok(())
 }
 

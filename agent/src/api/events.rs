@@ -20,7 +20,7 @@ use futures_util::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout},
 };
 
@@ -132,12 +132,14 @@ pub fn state(name: &str) -> Result<TcpState, String> {
 pub(super) struct Streams {
     feed: Feed,
     free: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
 }
 
 impl Streams {
-    pub(super) fn of(feed: Feed) -> Self {
+    pub(super) fn of(feed: Feed, stop: watch::Receiver<bool>) -> Self {
         Self {
             feed,
+            stop,
             free: Arc::new(Semaphore::new(STREAMS)),
         }
     }
@@ -167,6 +169,7 @@ pub(super) async fn events(
         listener,
         pace: Pace::new(query.rate),
         greeted: false,
+        stop: streams.stop,
         _permit: permit,
     };
     let chunks = stream::unfold(reader, Reader::next);
@@ -183,6 +186,7 @@ struct Reader {
     pace: Pace,
     /// Whether anything was written: the first bytes tell that the stream has begun.
     greeted: bool,
+    stop: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -197,7 +201,12 @@ impl Reader {
         let until = Instant::now() + SILENCE;
         while text.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
-            match timeout(left, self.listener.hear()).await {
+            let heard = tokio::select! {
+                // Its sender going says the same.
+                _ = self.stop.wait_for(|stop| *stop) => return None,
+                heard = timeout(left, self.listener.hear()) => heard,
+            };
+            match heard {
                 Ok(Some(heard)) => self.pace.write(&heard, &mut text),
                 Ok(None) => return None,
                 Err(_elapsed) => text.extend_from_slice(b": still listening\n\n"),

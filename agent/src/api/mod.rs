@@ -20,15 +20,16 @@ use axum::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use self::{events::Streams, findings::FindingsQuery, snapshot::Snapshot};
 use crate::{feed::Feed, http::LatestView, view::View};
 
-/// The routes beneath `/api/v1`.
-pub fn router(view: LatestView, feed: Feed) -> Router {
+/// The routes beneath `/api/v1`. Streams end once `stop` is true.
+pub fn router(view: LatestView, feed: Feed, stop: watch::Receiver<bool>) -> Router {
     let events = Router::new()
         .route("/api/v1/events", get(events::events))
-        .with_state(Streams::of(feed));
+        .with_state(Streams::of(feed, stop));
     Router::new()
         .route("/api/v1/snapshot", get(snapshot))
         .route("/api/v1/findings", get(findings))

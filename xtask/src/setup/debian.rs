@@ -9,7 +9,7 @@ use super::program;
 use crate::{cargo, superuser};
 
 /// Whether this is Debian or a descendant: what matters is that apt is there to ask.
-pub(super) fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     Path::new("/etc/debian_version").exists() && program::path("apt-get").is_some()
 }
 
@@ -64,8 +64,13 @@ fn apt_get_install(packages: &[&str]) -> Result<()> {
     if install().is_ok() {
         return Ok(());
     }
-    cargo::run(apt_get().arg("update"))?;
+    update()?;
     install()
+}
+
+/// Fetches the lists of packages anew.
+pub(crate) fn update() -> Result<()> {
+    cargo::run(apt_get().arg("update"))
 }
 
 fn apt_get() -> Command {

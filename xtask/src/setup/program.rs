@@ -33,13 +33,22 @@ impl Program {
 }
 
 /// What the kernel tests make traffic and check outputs with.
-pub(super) const TESTS: [Program; 6] = [
+pub(super) const TESTS: [Program; 9] = [
     Program::new("ip", "iproute2"),
     Program::new("ss", "iproute2"),
     Program::new("iptables", "iptables"),
     Program::new("nft", "nftables"),
     Program::new("promtool", "prometheus").with_service("prometheus.service"),
+    Program::new("prometheus", "prometheus").with_service("prometheus.service"),
+    Program::new("curl", "curl"),
+    Program::new("openssl", "openssl"),
     Program::new("ps", "procps"),
+];
+
+/// What the virtual machine is emulated by, and its initial file system packed with.
+pub(super) const VM: [Program; 2] = [
+    Program::new("qemu-system-x86_64", "qemu-system-x86"),
+    Program::new("cpio", "cpio"),
 ];
 
 /// What the benchmarks drive, and whom they compare with.

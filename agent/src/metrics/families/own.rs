@@ -127,6 +127,18 @@ pub(super) static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "connstate_http_connections_refused_total",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        help: "HTTP connections turned away: full, displaced by newer ones, no descriptor or memory left (system), a TLS handshake that failed or was slow, a request or a reader that was slow.",
+        samples: |view| {
+            let refused = view.refused.iter();
+            refused
+                .map(|(reason, count)| Sample::count([*reason], *count))
+                .collect()
+        },
+    },
+    Family {
         name: "connstate_socket_state_entries",
         kind: Kind::Gauge,
         labels: &[],
