@@ -32,6 +32,9 @@ pub enum Command {
     /// Print transitions and retransmissions as they happen, as JSON lines or as a table: those of
     /// a running agent, or where none runs by programs of its own
     Events(EventsArgs),
+    /// Show live, in this terminal, what the host's connections do, which of them are stuck, and
+    /// what to do about it: of a running agent, or where none runs by programs of its own
+    Top(TopArgs),
     /// Say what this host offers and what is lost without: exit 0 full, 1 reduced, 2 cannot run
     Check,
 }
@@ -97,6 +100,17 @@ pub struct SnapshotArgs {
     /// Print JSON, whose shape the field `version` numbers
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `agent top`.
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// Whom to ask
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// What is watched, and when it is told, where no agent runs
+    #[command(flatten)]
+    pub watched: WatchedArgs,
 }
 
 /// Options of `agent events`.

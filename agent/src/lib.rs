@@ -6,9 +6,9 @@
 //! allows, and [`census`] finds the sockets there are, and by [`workload`] whose. [`model`] keeps what is known, has the [`detectors`] judge it,
 //! bounds its labels in [`series`], and publishes it as a [`view`], which [`metrics`], [`api`],
 //! [`http`] and [`snapshot`] show; [`advice`] says what to do about it, and [`words`] how people
-//! read it. [`web`] is what HTTP is served through, and a [`client`] asks. [`engine`] turns that
-//! crank; [`run`], [`events`], [`snapshot`] and [`check`] are the commands, [`cli`] and [`logging`]
-//! what surrounds them.
+//! read it, in [`top`] as it changes. [`web`] is what HTTP is served through, and a [`client`]
+//! asks. [`engine`] turns that crank; [`run`], [`events`], [`snapshot`] and [`check`] are the
+//! commands, [`cli`] and [`logging`] what surrounds them.
 //!
 //! Everything from [`decode`] to [`view`] but for reading limits and taking the census is plain
 //! data in, plain data out, with the clock as an argument.
@@ -29,6 +29,7 @@ pub mod view;
 pub mod metrics;
 pub mod api;
 pub mod words;
+pub mod top;
 pub mod http;
 pub mod web;
 pub mod engine;

@@ -120,14 +120,8 @@ impl<'a> Table<'a> {
             "NETNS", "WHAT", "COUNT", "LIMIT", "USED"
         )?;
         let mut row = |netns: &str, what: &str, limited: Limited| {
-            let part = if limited.limit == 0 {
-                "-".to_owned()
-            } else {
-                // In tenths of a percent, without losing anything on the way.
-                let permille = u128::from(limited.count) * 1_000 / u128::from(limited.limit);
-                format!("{}.{} %", permille / 10, permille % 10)
-            };
             let Limited { count, limit } = limited;
+            let part = words::share(count, limit);
             writeln!(
                 out,
                 "{netns:<12} {what:<24} {count:>9} {limit:>9} {part:>8}"

@@ -1,12 +1,85 @@
 //! What findings are called where people read them: in `agent snapshot`'s table and `agent top`.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
+
+use agent_ebpf::state::TcpState;
 
 use crate::{
     advice::Advice,
     census::Age,
-    detectors::{End, KillsFrom, Minisockets, Orphans, Ports, Stall},
+    detectors::{Cause, End, EndedBy, KillsFrom, Minisockets, Orphans, Ports, Stall},
 };
+
+/// A state as RFC 9293 and the kernel write it.
+#[must_use]
+pub fn state(state: TcpState) -> &'static str {
+    match state {
+        TcpState::Established => "ESTABLISHED",
+        TcpState::SynSent => "SYN_SENT",
+        TcpState::SynRecv => "SYN_RECV",
+        TcpState::FinWait1 => "FIN_WAIT1",
+        TcpState::FinWait2 => "FIN_WAIT2",
+        TcpState::TimeWait => "TIME_WAIT",
+        TcpState::Close => "CLOSED",
+        TcpState::CloseWait => "CLOSE_WAIT",
+        TcpState::LastAck => "LAST_ACK",
+        TcpState::Listen => "LISTEN",
+        TcpState::Closing => "CLOSING",
+    }
+}
+
+/// A cause in as few words as a column has room for.
+#[must_use]
+pub fn why(cause: Cause) -> &'static str {
+    match cause {
+        Cause::ZeroWindow => "peer does not read",
+        Cause::Unacked => "peer does not answer",
+        Cause::Draining => "peer reads slowly",
+        Cause::Unknown => "not known yet",
+        Cause::HalfClosed | Cause::OrphanWaiting => "peer does not close",
+        Cause::NotAccepted => "never accepted",
+        Cause::DataUnread => "data not read",
+        Cause::EofUnread => "end not read",
+        Cause::Drained => "all read, not closed",
+    }
+}
+
+/// A number with its thousands apart, as `12 345`.
+#[must_use]
+pub fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of something per second, to about two figures.
+#[must_use]
+pub fn rate(rate: f64) -> String {
+    match rate {
+        _ if rate < 0.05 => "0/s".to_owned(),
+        _ if rate < 9.95 => format!("{rate:.1}/s"),
+        _ if rate < 9_999.5 => format!("{rate:.0}/s"),
+        _ if rate < 999_500.0 => format!("{:.0}k/s", rate / 1e3),
+        _ => format!("{:.1}M/s", rate / 1e6),
+    }
+}
+
+/// A part of a limit, in tenths of a percent.
+#[must_use]
+pub fn share(count: u64, limit: u64) -> String {
+    if limit == 0 {
+        return "-".to_owned();
+    }
+    // Without losing anything on the way.
+    let permille = u128::from(count) * 1_000 / u128::from(limit);
+    format!("{}.{} %", permille / 10, permille % 10)
+}
 
 /// A time to two figures, as `5m12s`.
 #[must_use]
@@ -126,6 +199,36 @@ pub fn ports(ports: &Ports) -> String {
     line.join("; ")
 }
 
+/// What ends a socket, after "it ends".
+#[must_use]
+pub fn ends(of: End) -> String {
+    match of.by {
+        EndedBy::Nothing => "never, unless the process or the peer acts".to_owned(),
+        _ => format!("by {}", end(of)),
+    }
+}
+
+/// What sockets of a stall are stuck in, whose they are and why: a sentence.
+#[must_use]
+pub fn stall(stall: &Stall) -> String {
+    let oldest = stall.sockets.first();
+    let sockets = if stall.count == 1 {
+        "socket"
+    } else {
+        "sockets"
+    };
+    let mut line = format!("{} {sockets} in ", count(stall.count));
+    line += oldest.map_or("a state unknown", |socket| state(socket.state));
+    let owner = [process(stall), stall.workload.clone()];
+    let owner: Vec<_> = owner.into_iter().filter(|name| !name.is_empty()).collect();
+    if !owner.is_empty() {
+        // Writing to a String cannot fail.
+        let _written = write!(line, " of {}", owner.join(" in "));
+    }
+    let _written = write!(line, ", {} port {}", stall.side.name(), stall.port);
+    line + ": " + stall.cause.meaning()
+}
+
 /// Advice as paragraphs: what to do, then the parameter, then what both rest on.
 #[must_use]
 pub fn advice(advice: &Advice) -> Vec<String> {
@@ -143,7 +246,6 @@ pub fn advice(advice: &Advice) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detectors::EndedBy;
 
     #[test]
     fn a_time_has_two_figures() {
@@ -151,6 +253,23 @@ mod tests {
         assert_eq!(brief(Duration::from_millis(4_172)), "4s100ms");
         assert_eq!(brief(Duration::from_millis(61_900)), "1m1s");
         assert_eq!(brief(Duration::from_secs(3_600 * 24 + 61)), "1day1m");
+    }
+
+    #[test]
+    fn numbers_are_read_at_a_glance() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(count),
+            ["0", "999", "1 000", "1 234 567"]
+        );
+        let rates = [0.0, 0.04, 0.25, 9.96, 1_234.4, 12_345.0, 2_400_000.0].map(rate);
+        assert_eq!(
+            rates,
+            ["0/s", "0/s", "0.2/s", "10/s", "1234/s", "12k/s", "2.4M/s"]
+        );
+        assert_eq!(
+            [share(1, 3), share(5, 0), share(u64::MAX, u64::MAX)],
+            ["33.3 %", "-", "100.0 %"]
+        );
     }
 
     #[test]
@@ -175,5 +294,17 @@ mod tests {
             of(EndedBy::Retries2, after, true),
             "tcp_retries2 in at least 30s"
         );
+        let ends = |by, after| {
+            ends(End {
+                by,
+                after,
+                at_least: false,
+            })
+        };
+        assert_eq!(
+            ends(EndedBy::OrphanRetries, after),
+            "by tcp_orphan_retries in 30s"
+        );
+        assert!(ends(EndedBy::Nothing, None).starts_with("never"));
     }
 }

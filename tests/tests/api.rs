@@ -60,7 +60,7 @@ fn body(answer: &Answer) -> Result<Value> {
 }
 
 /// Three sockets of a server whose peers have closed.
-fn leak(place: &Place) -> Result<Connections> {
+fn leak(place: Place) -> Result<Connections> {
     let held = place.connections(3)?;
     for client in &held.clients {
         client.shutdown(Shutdown::Write)?;
@@ -73,7 +73,7 @@ fn a_leak_is_found_by_each_filter_and_comes_with_advice() -> Result<()> {
     let netns = Netns::new()?;
     let _inhabitant = netns.inhabit()?;
     let place = Place::new(Family::V4);
-    let _held = netns.run(|| leak(&place))?;
+    let _held = netns.run(|| leak(place))?;
     let served = Served::start(&[])?;
     let mine = format!("kind=close_wait&port={}", place.port);
     let mut page = Value::Null;
@@ -121,7 +121,7 @@ fn answers_are_what_the_description_says() -> Result<()> {
     let place = Place::new(Family::V6);
     let netns = Netns::new()?;
     let _inhabitant = netns.inhabit()?;
-    let _held = netns.run(|| leak(&place))?;
+    let _held = netns.run(|| leak(place))?;
     let served = Served::start(&[])?;
     wait::until("a finding", || {
         Ok(served.json("/api/v1/findings?kind=close_wait")?["total"] != 0)

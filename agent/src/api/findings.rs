@@ -196,7 +196,7 @@ impl FindingsQuery {
 
 impl Finding<'_> {
     /// The age of the oldest socket; nothing of limits.
-    fn age(&self) -> Option<Age> {
+    pub(crate) fn age(&self) -> Option<Age> {
         match &self.detail {
             Detail::Stall(stall) => Some(stall.oldest),
             Detail::Orphans(_) | Detail::Minisockets(_) | Detail::Ports(_) => None,
@@ -204,7 +204,7 @@ impl Finding<'_> {
     }
 
     /// How many sockets or ports it is about.
-    fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         match &self.detail {
             Detail::Stall(stall) => stall.count,
             Detail::Orphans(orphans) => orphans.count,
@@ -215,7 +215,7 @@ impl Finding<'_> {
 }
 
 /// All findings, limits first.
-fn all(findings: &Findings) -> impl Iterator<Item = Finding<'_>> {
+pub(crate) fn all(findings: &Findings) -> impl Iterator<Item = Finding<'_>> {
     let finding = |kind, detail| Finding { kind, detail };
     let orphans = findings.orphans.iter();
     let minisockets = findings.time_wait.iter();

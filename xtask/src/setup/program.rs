@@ -32,8 +32,9 @@ impl Program {
     }
 }
 
-/// What the kernel tests make traffic and check outputs with.
-pub(super) const TESTS: [Program; 9] = [
+/// What the kernel tests make traffic and check outputs with, and the terminal that `agent top` is
+/// tried in.
+pub(super) const TESTS: [Program; 10] = [
     Program::new("ip", "iproute2"),
     Program::new("ss", "iproute2"),
     Program::new("iptables", "iptables"),
@@ -43,6 +44,7 @@ pub(super) const TESTS: [Program; 9] = [
     Program::new("curl", "curl"),
     Program::new("openssl", "openssl"),
     Program::new("ps", "procps"),
+    Program::new("tmux", "tmux"),
 ];
 
 /// What the virtual machine is emulated by, and its initial file system packed with.
