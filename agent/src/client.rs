@@ -9,10 +9,7 @@ use std::{
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::{
-    Request, Response, StatusCode, Uri,
-    body::Incoming,
-    client::conn::http1,
-    header::{AUTHORIZATION, HOST, HeaderValue},
+    Request, Response, StatusCode, Uri, body::Incoming, client::conn::http1, header::HOST,
 };
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -32,15 +29,10 @@ const LONGEST: usize = 64 << 20;
 
 /// A running agent.
 #[derive(Clone, Debug)]
-pub struct Client {
-    target: Target,
-    authorization: Option<HeaderValue>,
-}
-
-/// Where it is.
-#[derive(Clone, Debug)]
-enum Target {
+pub enum Client {
+    /// It listens on this socket.
     Socket(PathBuf),
+    /// It serves this URL.
     Url(Uri),
 }
 
@@ -92,10 +84,7 @@ impl Client {
     /// The agent that listens on this socket.
     #[must_use]
     pub fn of_socket(path: &Path) -> Self {
-        Self {
-            target: Target::Socket(path.to_owned()),
-            authorization: None,
-        }
+        Self::Socket(path.to_owned())
     }
 
     /// The agent at this URL.
@@ -108,28 +97,25 @@ impl Client {
             url: url.to_owned(),
             reason,
         };
-        let uri: Uri = url
-            .parse()
-            .map_err(|_| bad("write http://HOST:PORT or https://HOST:PORT"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            _ => return Err(bad("it begins with http:// or https://")),
+        let uri: Uri = url.parse().map_err(|_| bad("write http://HOST:PORT"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(bad(
+                "it begins with http://; an agent behind TLS or a password is asked on its own \
+                 host, by its socket",
+            ));
         }
         if uri.host().is_none() {
             return Err(bad("it names no host"));
         }
-        Ok(Self {
-            target: Target::Url(uri),
-            authorization: None,
-        })
+        Ok(Self::Url(uri))
     }
 
     /// Where the agent is, for people.
     #[must_use]
     pub fn place(&self) -> String {
-        match &self.target {
-            Target::Socket(path) => path.display().to_string(),
-            Target::Url(uri) => uri.to_string(),
+        match self {
+            Self::Socket(path) => path.display().to_string(),
+            Self::Url(uri) => uri.to_string(),
         }
     }
 
@@ -192,9 +178,9 @@ impl Client {
     }
 
     async fn connect(&self) -> io::Result<Box<dyn Stream>> {
-        match &self.target {
-            Target::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-            Target::Url(uri) => {
+        match self {
+            Self::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Self::Url(uri) => {
                 let host = uri.host().unwrap_or_default();
                 // An IPv6 address stands in brackets there.
                 let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -208,17 +194,14 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<Request<Empty<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
-        let (host, prefix) = match &self.target {
-            Target::Socket(_) => ("localhost", ""),
-            Target::Url(uri) => (
+        let (host, prefix) = match self {
+            Self::Socket(_) => ("localhost", ""),
+            Self::Url(uri) => (
                 uri.authority().map_or("", |authority| authority.as_str()),
                 uri.path().trim_end_matches('/'),
             ),
         };
-        let mut request = Request::get(format!("{prefix}{path}")).header(HOST, host);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
+        let request = Request::get(format!("{prefix}{path}")).header(HOST, host);
         Ok(request.body(Empty::new())?)
     }
 

@@ -137,28 +137,20 @@ fn a_running_agent_tells_every_transition_and_then_falls_quiet() -> Result<()> {
     let socket = nowhere(directory.path())?;
     let daemon = Daemon::start(&["--api-socket", &socket])?;
     every_transition_is_told(&["--api-socket", &socket])?;
-    // Nobody listens any more: what follows is not told, since nothing lingers.
+    // Nobody listens any more: of the 200 transitions that follow none lingers, so none is told.
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let received = || {
-        anyhow::Ok(
-            daemon
-                .get("/metrics")?
-                .body
-                .lines()
-                .find(|line| line.starts_with("connstate_events_total"))
-                .map(str::to_owned),
-        )
-    };
-    let before = received()?.context("no such counter")?;
-    ensure!(before != "connstate_events_total 0", "{before}");
+    let received = || daemon.scrape()?.value("connstate_events_total");
+    let before = received()?;
+    ensure!(before >= 500.0, "{before}");
     let netns = Netns::new()?;
     netns.run(|| {
         own_descriptors()?;
         (FULL_CLOSE.go)(&Place::new(Family::V4), 20)
     })?;
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let after = received()?.context("no such counter")?;
-    ensure!(after == before, "{after} after {before}");
+    // The agent itself hears of retransmissions, the whole host's.
+    let more = received()? - before;
+    ensure!(more < 20.0, "{more} more were told");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, SyncSender, channel, sync_channel},
     },
     time::Duration,
 };
@@ -38,6 +38,9 @@ use crate::{
     sse::{Events, Sent},
 };
 
+/// Updates that wait to be shown. Beyond them the source waits, and what it reads from is told so.
+const UPDATES: usize = 256;
+
 /// Between two looks at what is wanted, and between two snapshots, in such looks.
 const LOOK: Duration = Duration::from_millis(100);
 const SNAPSHOT_EVERY: u32 = 10;
@@ -65,7 +68,7 @@ pub fn top(args: &TopArgs) -> Result<ExitCode> {
         }
         None => (Source::own(args)?, "own programs".to_owned()),
     };
-    let (updates, told) = channel();
+    let (updates, told) = sync_channel(UPDATES);
     let (wants, asked) = channel();
     // It ends with the process: programs and maps go with their descriptors.
     let _detached = std::thread::Builder::new()
@@ -125,7 +128,7 @@ impl Source {
     }
 
     /// Tells what is new until nobody is told any more.
-    async fn tell(self, updates: Sender<Update>, asked: Receiver<Want>) {
+    async fn tell(self, updates: SyncSender<Update>, asked: Receiver<Want>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = 0_u32;
@@ -172,7 +175,7 @@ impl Source {
     }
 
     /// A task that tells events until it is aborted.
-    fn stream(&self, updates: Sender<Update>) -> JoinHandle<()> {
+    fn stream(&self, updates: SyncSender<Update>) -> JoinHandle<()> {
         match self {
             Self::Own { feed, .. } => {
                 let wish = Wish {
@@ -203,7 +206,7 @@ impl Source {
 }
 
 /// Tells what a listener hears, the newest of it where that is too much.
-async fn hear(mut listener: Listener, updates: &Sender<Update>) {
+async fn hear(mut listener: Listener, updates: &SyncSender<Update>) {
     while let Some(heard) = listener.hear().await {
         let boot = clock::boot();
         let most = RATE as usize / 10;
@@ -218,7 +221,7 @@ async fn hear(mut listener: Listener, updates: &Sender<Update>) {
 }
 
 /// Tells what the agent sends; returns once nobody is told any more.
-async fn read(client: &Client, updates: &Sender<Update>) -> Result<()> {
+async fn read(client: &Client, updates: &SyncSender<Update>) -> Result<()> {
     let query = EventsQuery {
         rate: Some(RATE),
         ..EventsQuery::default()
