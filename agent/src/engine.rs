@@ -89,6 +89,7 @@ struct Listening {
     names: ProcessNames,
     /// What the agent itself wants to know.
     own: StreamMode,
+    /// What the programs were told, or refused to be.
     settings: StreamSettings,
 }
 
@@ -230,8 +231,10 @@ impl Turns {
         if settings == self.listening.settings {
             return;
         }
+        // What fails once is not tried with every turn: the next change is.
+        self.listening.settings = settings;
         match self.kernel.set_stream(settings) {
-            Ok(()) => self.listening.settings = settings,
+            Ok(()) => self.listening.feed.is_told(settings),
             Err(error) => error!(%error, "what the stream tells does not change"),
         }
     }

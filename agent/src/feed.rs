@@ -15,9 +15,12 @@ use agent_ebpf::{
     record::StreamMode,
     stream::{Filter, StreamSettings},
 };
-use tokio::sync::broadcast::{
-    self,
-    error::{RecvError, TryRecvError},
+use tokio::sync::{
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    watch,
 };
 
 use crate::decode::{Event, Retransmit, Socket, Transition};
@@ -73,6 +76,14 @@ impl Wish {
         in_states && Self::is_of(filter, socket)
     }
 
+    /// Whether programs with these settings tell all that this listener wants to know.
+    fn is_met_by(&self, settings: &StreamSettings) -> bool {
+        let cgroup = self.filter.cgroup;
+        settings.listeners >= self.mode as u32
+            && settings.filter.either(&self.filter) == settings.filter
+            && (cgroup == 0 || cgroup == settings.marked_cgroup)
+    }
+
     fn is_of(filter: &Filter, socket: &Socket) -> bool {
         let ports = (socket.local.port(), socket.remote.port());
         filter.passes_socket(ports, socket.pid.unwrap_or(0))
@@ -88,6 +99,8 @@ pub struct Feed(Arc<Shared>);
 struct Shared {
     batches: broadcast::Sender<Arc<Batch>>,
     wishes: Mutex<Wishes>,
+    /// What the programs tell, as far as that is known.
+    in_force: watch::Sender<Option<StreamSettings>>,
     /// Events told so far.
     told: AtomicU64,
 }
@@ -111,6 +124,7 @@ impl Default for Feed {
         Self(Arc::new(Shared {
             batches: broadcast::Sender::new(BATCHES),
             wishes: Mutex::default(),
+            in_force: watch::Sender::default(),
             told: AtomicU64::new(0),
         }))
     }
@@ -168,6 +182,11 @@ impl Feed {
         }
         settings.filter = filter.unwrap_or(Filter::ANY);
         settings
+    }
+
+    /// Says that the programs have these settings now.
+    pub fn is_told(&self, settings: StreamSettings) {
+        self.0.in_force.send_replace(Some(settings));
     }
 
     /// Whether anybody listens.
@@ -241,6 +260,17 @@ pub struct Heard {
 }
 
 impl Listener {
+    /// Waits until the programs tell what this listener wants to know: from then on it hears all
+    /// of it.
+    pub async fn is_served(&self) {
+        let mut in_force = self.feed.0.in_force.subscribe();
+        let met = |settings: &Option<StreamSettings>| {
+            settings.is_some_and(|settings| self.wish.is_met_by(&settings))
+        };
+        // Its sender lives as long as the feed, and that as long as this listener.
+        let _met = in_force.wait_for(met).await;
+    }
+
     /// The next events; nothing once the agent stops.
     pub async fn hear(&mut self) -> Option<Heard> {
         loop {
@@ -378,6 +408,25 @@ mod tests {
         drop(eight);
         assert_eq!(feed.settings(StreamMode::Late), alone);
         assert!(!feed.is_wanted());
+    }
+
+    #[tokio::test]
+    async fn a_listener_is_served_once_the_programs_know_what_it_wants() {
+        use tokio::time::timeout;
+        const SOON: Duration = Duration::from_millis(20);
+        let feed = Feed::default();
+        let seven = feed.listen(of_port(7)).unwrap();
+        assert!(timeout(SOON, seven.is_served()).await.is_err());
+        feed.is_told(StreamSettings::own(StreamMode::Late));
+        assert!(timeout(SOON, seven.is_served()).await.is_err());
+        feed.is_told(feed.settings(StreamMode::Late));
+        timeout(SOON, seven.is_served()).await.unwrap();
+        let cgroup = feed.listen(of_cgroup(40)).unwrap();
+        assert!(timeout(SOON, cgroup.is_served()).await.is_err());
+        feed.is_told(feed.settings(StreamMode::Late));
+        timeout(SOON, cgroup.is_served()).await.unwrap();
+        // What others want besides takes nothing away.
+        timeout(SOON, seven.is_served()).await.unwrap();
     }
 
     #[test]

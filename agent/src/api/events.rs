@@ -184,7 +184,7 @@ pub(super) async fn events(
 struct Reader {
     listener: Listener,
     pace: Pace,
-    /// Whether anything was written: the first bytes tell that the stream has begun.
+    /// Whether anything was written: the first bytes tell that all is told from here on.
     greeted: bool,
     stop: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
@@ -195,6 +195,11 @@ impl Reader {
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         let mut text = Vec::new();
         if !self.greeted {
+            tokio::select! {
+                // Its sender going says the same.
+                _ = self.stop.wait_for(|stop| *stop) => return None,
+                () = self.listener.is_served() => {}
+            }
             self.greeted = true;
             return Some((Ok(Bytes::from_static(b": listening\n\n")), self));
         }

@@ -58,12 +58,19 @@ pub fn events(args: &EventsArgs) -> Result<ExitCode> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     printed: u64,
+    /// Told by the programs, and lost on the way.
     lost: u64,
+    /// How often the kernel skipped a program, which then told nothing.
+    missed: u64,
 }
 
 impl std::fmt::Display for Count {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} events; {} lost", self.printed, self.lost)
+        write!(out, "{} events; {} lost", self.printed, self.lost)?;
+        match self.missed {
+            0 => Ok(()),
+            missed => write!(out, "; {missed} times the kernel skipped a program"),
+        }
     }
 }
 

@@ -30,6 +30,9 @@ const PIECE: usize = 256 * 1024;
 /// How often losses are looked for, in turns.
 const LOSSES_EVERY: u32 = 50;
 
+/// The programs that tell events.
+const TELLING: [&str; 2] = ["inet_sock_set_state", "tcp_retransmit_skb"];
+
 /// Prints what happens, until `stop` or the end of whoever reads.
 pub(super) async fn print(
     args: &EventsArgs,
@@ -55,7 +58,8 @@ pub(super) async fn print(
         wish,
         style,
         names: kernel.process_names()?,
-        count: Count::default(),
+        counted: Count::default(),
+        malformed: 0,
     };
     eprintln!("no agent runs: listening with programs of its own");
     let mut stop = std::pin::pin!(stop);
@@ -91,18 +95,24 @@ pub(super) async fn print(
             }
         }
         if stopped || turn.is_multiple_of(LOSSES_EVERY) {
-            let before = teller.count.lost;
+            let before = teller.counted;
             let count = teller.count(&kernel)?;
-            if count.lost > before {
+            if count.lost > before.lost {
                 eprintln!(
                     "{} events lost: the ring buffer was full; make it larger with --ring-bytes, \
                      or ask for less",
-                    count.lost - before
+                    count.lost - before.lost
+                );
+            }
+            if count.missed > before.missed {
+                eprintln!(
+                    "{} times the kernel skipped a program, and what happened then is not told",
+                    count.missed - before.missed
                 );
             }
         }
         if stopped {
-            return Ok(teller.count);
+            return Ok(teller.counted);
         }
     }
 }
@@ -112,14 +122,17 @@ struct Teller {
     wish: Wish,
     style: Style,
     names: ProcessNames,
-    count: Count,
+    /// As of the last look at what the programs count.
+    counted: Count,
+    /// Records that could not be decoded.
+    malformed: u64,
 }
 
 impl Teller {
     fn tell(&mut self, record: &[u8], now: Duration, boot: Duration, into: &mut Vec<u8>) {
         let Ok(event) = decode(record, now) else {
             // The programs and this come from one source, so it is a bug; it is not hidden.
-            self.count.lost += 1;
+            self.malformed += 1;
             return;
         };
         if !self.wish.wants(&event) {
@@ -129,12 +142,18 @@ impl Teller {
         let process = pid.and_then(|pid| self.names.of(pid, now));
         let line = EventLine::of(&Told { event, process }, boot);
         self.style.write(&line, into);
-        self.count.printed += 1;
+        self.counted.printed += 1;
     }
 
-    /// Brings the count of what the programs lost up to date.
+    /// Brings the count of what was not told up to date.
     fn count(&mut self, kernel: &Kernel) -> Result<Count> {
-        self.count.lost = self.count.lost.max(kernel.counters()?.lost_ring_full);
-        Ok(self.count)
+        let programs = kernel.programs();
+        let misses = programs
+            .iter()
+            .filter(|report| TELLING.contains(&report.program.name))
+            .filter_map(|report| report.stats?.misses);
+        self.counted.lost = kernel.counters()?.lost_ring_full + self.malformed;
+        self.counted.missed = misses.sum();
+        Ok(self.counted)
     }
 }

@@ -23,10 +23,10 @@ pub(super) async fn print(
 ) -> Result<Count> {
     let path = format!("/api/v1/events?{}", serde_urlencoded::to_string(query)?);
     let mut body = client.open(&path).await?.into_body();
-    eprintln!("listening to the agent at {}", client.place());
     let mut stop = std::pin::pin!(stop);
     let mut events = Events::default();
     let mut count = Count::default();
+    let mut greeted = false;
     loop {
         let frame = tokio::select! {
             () = &mut stop => return Ok(count),
@@ -37,6 +37,11 @@ pub(super) async fn print(
             return Ok(count);
         };
         let frame = frame.with_context(|| format!("{} broke off", client.place()))?;
+        if !greeted {
+            // The first piece comes once the agent's programs tell what is asked for.
+            greeted = true;
+            eprintln!("listening to the agent at {}", client.place());
+        }
         if let Ok(data) = frame.into_data() {
             events.add(&data)?;
         }
