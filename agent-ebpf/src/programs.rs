@@ -33,6 +33,9 @@ pub const CENSUS_KNOWN: &str = "census_known";
 /// Whose sockets they are.
 pub const CENSUS_OWNERS: &str = "census_owners";
 
+/// The programs that tell events.
+pub const TELLING: [&str; 2] = ["inet_sock_set_state", "tcp_retransmit_skb"];
+
 /// Every program.
 pub const PROGRAMS: &[Program] = &[
     Program {

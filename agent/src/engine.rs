@@ -27,10 +27,10 @@ use crate::{
     census::{self, Census, Taker},
     clock::monotonic,
     decode::{Event, decode},
-    feed::{Announcer, Feed, Told},
-    kernel::{Kernel, LoadError, ProcessNames},
-    logging::KernelLog,
-    model::Model,
+    feed::{Announcer, Feed, Missing, Told},
+    kernel::{Kernel, LoadError, ProcessNames, missed},
+    logging::{Complaint, KernelLog},
+    model::{Model, Served},
     stream,
     view::View,
     web::Refusals,
@@ -42,6 +42,9 @@ const REFRESH: Duration = Duration::from_millis(250);
 /// How long the ring is left alone while records come, and while none do.
 const BUSY_DRAIN: Duration = Duration::from_millis(20);
 const IDLE_DRAIN: Duration = Duration::from_millis(100);
+
+/// How long settings that the kernel refused are left alone.
+const SETTINGS_AGAIN: Duration = Duration::from_secs(1);
 
 /// Records taken in one turn at most; the rest waits for the next, right after.
 const TURN: usize = 65_536;
@@ -68,6 +71,8 @@ struct Turns {
     censuses: Receiver<Census>,
     refusals: Arc<Refusals>,
     views: watch::Sender<Option<Arc<View>>>,
+    /// The counters could not be read.
+    unread: Complaint,
 }
 
 /// What the engine shares with those who read.
@@ -89,8 +94,11 @@ struct Listening {
     names: ProcessNames,
     /// What the agent itself wants to know.
     own: StreamMode,
-    /// What the programs were told, or refused to be.
+    /// What the programs were told.
     settings: StreamSettings,
+    /// They could not be told something else, which is tried again from then on.
+    refused: Complaint,
+    again: Duration,
 }
 
 impl Engine {
@@ -117,6 +125,8 @@ impl Engine {
             names: kernel.process_names()?,
             own,
             settings: StreamSettings::own(own),
+            refused: Complaint::default(),
+            again: Duration::ZERO,
         };
         let ring = kernel.take_ring()?;
         let log = kernel.take_log();
@@ -149,6 +159,7 @@ impl Engine {
             censuses,
             refusals,
             views,
+            unread: Complaint::default(),
         };
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
@@ -227,15 +238,22 @@ impl Turns {
 
     /// Has the programs tell what somebody listens for, as long as somebody does.
     fn tell_what_is_wanted(&mut self) {
-        let settings = self.listening.feed.settings(self.listening.own);
-        if settings == self.listening.settings {
+        let listening = &mut self.listening;
+        let settings = listening.feed.settings(listening.own);
+        let now = monotonic();
+        if settings == listening.settings || now < listening.again {
             return;
         }
-        // What fails once is not tried with every turn: the next change is.
-        self.listening.settings = settings;
-        match self.kernel.set_stream(settings) {
-            Ok(()) => self.listening.feed.is_told(settings),
-            Err(error) => error!(%error, "what the stream tells does not change"),
+        let set = self.kernel.set_stream(settings);
+        if listening
+            .refused
+            .about(set, "what the stream tells does not change")
+            .is_some()
+        {
+            listening.settings = settings;
+            listening.feed.is_told(settings);
+        } else {
+            listening.again = now + SETTINGS_AGAIN;
         }
     }
 
@@ -248,15 +266,22 @@ impl Turns {
     }
 
     fn refresh(&mut self, now: Duration) {
-        match self.kernel.counters() {
-            Ok(counters) => {
-                self.model.count(now, counters, self.kernel.programs());
-                self.model.refused(self.refusals.counts().collect());
-                self.views
-                    .send_replace(Some(Arc::new(self.model.view(now))));
-            }
-            Err(error) => error!(%error, "this refresh is skipped"),
-        }
+        let counters = self.kernel.counters();
+        let Some(counters) = self.unread.about(counters, "the counters stand still") else {
+            return;
+        };
+        let programs = self.kernel.programs();
+        self.listening.announcer.miss(Missing {
+            ring_full: counters.lost_ring_full,
+            missed: missed(&programs),
+        });
+        self.model.count(now, counters, programs);
+        self.model.serve(Served {
+            refused: self.refusals.counts(),
+            unheard: self.listening.feed.unheard(),
+        });
+        self.views
+            .send_replace(Some(Arc::new(self.model.view(now))));
     }
 
     /// Waits until the ring fills, the pause is over, or the engine is to stop: then true.

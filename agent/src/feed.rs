@@ -103,6 +103,29 @@ struct Shared {
     in_force: watch::Sender<Option<StreamSettings>>,
     /// Events told so far.
     told: AtomicU64,
+    /// Events that the programs could not tell so far.
+    missing: Mutex<Missing>,
+    /// Events that listeners were too slow for, together.
+    unheard: AtomicU64,
+}
+
+/// Events that never reached the agent, of the whole host since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Records that found the ring buffer full.
+    pub ring_full: u64,
+    /// How often the kernel skipped a program that tells events.
+    pub missed: u64,
+}
+
+impl Missing {
+    /// What went missing since an earlier moment.
+    fn since(self, before: Self) -> Self {
+        Self {
+            ring_full: self.ring_full.saturating_sub(before.ring_full),
+            missed: self.missed.saturating_sub(before.missed),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +140,7 @@ struct Batch {
     /// How many came before them.
     before: u64,
     events: Vec<Told>,
+    missing: Missing,
 }
 
 impl Default for Feed {
@@ -126,6 +150,8 @@ impl Default for Feed {
             wishes: Mutex::default(),
             in_force: watch::Sender::default(),
             told: AtomicU64::new(0),
+            missing: Mutex::default(),
+            unheard: AtomicU64::new(0),
         }))
     }
 }
@@ -165,11 +191,13 @@ impl Feed {
             wish,
             batches,
             next: self.0.told.load(Ordering::Acquire),
+            missing: self.missing(),
             feed: self.clone(),
         })
     }
 
-    /// What the programs are to tell, if the agent itself wants to know of `own`.
+    /// What the programs are to tell, if the agent itself wants to know of `own`. Where that is
+    /// something new, nobody is served until [`Feed::is_told`] says that they do.
     #[must_use]
     pub fn settings(&self, own: StreamMode) -> StreamSettings {
         let wishes = self.wishes();
@@ -181,6 +209,12 @@ impl Feed {
             filter = Some(filter.map_or(wish.filter, |all| all.either(&wish.filter)));
         }
         settings.filter = filter.unwrap_or(Filter::ANY);
+        // Who comes to listen from here on is not among them, and waits for the next.
+        self.0.in_force.send_if_modified(|in_force| {
+            let is_other = in_force.is_some_and(|in_force| in_force != settings);
+            *in_force = in_force.filter(|_| !is_other);
+            is_other
+        });
         settings
     }
 
@@ -195,10 +229,24 @@ impl Feed {
         self.0.batches.receiver_count() > 0
     }
 
-    fn wishes(&self) -> MutexGuard<'_, Wishes> {
-        // A panic of another thread leaves the map whole.
-        self.0.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Events that listeners were too slow for since the start, together.
+    #[must_use]
+    pub fn unheard(&self) -> u64 {
+        self.0.unheard.load(Ordering::Relaxed)
     }
+
+    fn wishes(&self) -> MutexGuard<'_, Wishes> {
+        lock(&self.0.wishes)
+    }
+
+    fn missing(&self) -> Missing {
+        *lock(&self.0.missing)
+    }
+}
+
+/// What another thread's panic leaves behind is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gathers events for a feed.
@@ -206,6 +254,7 @@ impl Feed {
 pub struct Announcer {
     feed: Feed,
     events: Vec<Told>,
+    missing: Missing,
 }
 
 impl Announcer {
@@ -215,6 +264,7 @@ impl Announcer {
         Self {
             feed,
             events: Vec::new(),
+            missing: Missing::default(),
         }
     }
 
@@ -226,16 +276,32 @@ impl Announcer {
         }
     }
 
+    /// Tells what went missing so far.
+    pub fn miss(&mut self, missing: Missing) {
+        if missing != self.missing {
+            self.missing = missing;
+            *lock(&self.feed.0.missing) = missing;
+            self.send();
+        }
+    }
+
     /// Tells what was gathered.
     pub fn flush(&mut self) {
-        if self.events.is_empty() {
-            return;
+        if !self.events.is_empty() {
+            self.send();
         }
+    }
+
+    fn send(&mut self) {
         let events = std::mem::take(&mut self.events);
         let told = events.len() as u64;
         let before = self.feed.0.told.fetch_add(told, Ordering::AcqRel);
         // Fails only where nobody listens any more.
-        let _nobody = self.feed.0.batches.send(Arc::new(Batch { before, events }));
+        let _nobody = self.feed.0.batches.send(Arc::new(Batch {
+            before,
+            events,
+            missing: self.missing,
+        }));
     }
 }
 
@@ -247,6 +313,8 @@ pub struct Listener {
     batches: broadcast::Receiver<Arc<Batch>>,
     /// How many events come before the next one that it shall hear.
     next: u64,
+    /// What had gone missing before it.
+    missing: Missing,
     feed: Feed,
 }
 
@@ -257,6 +325,8 @@ pub struct Heard {
     pub events: Vec<Told>,
     /// Events before these that it was too slow for, whether it wanted them or not.
     pub lost: u64,
+    /// Events that nobody could be told of since it heard last, whether it wanted them or not.
+    pub missing: Missing,
 }
 
 impl Listener {
@@ -298,6 +368,9 @@ impl Listener {
         // Who began to listen between the counting of a batch and its sending hears it.
         let lost = batch.before.saturating_sub(self.next);
         self.next = batch.before + batch.events.len() as u64;
+        self.feed.0.unheard.fetch_add(lost, Ordering::Relaxed);
+        let missing = batch.missing.since(self.missing);
+        self.missing = batch.missing;
         let wanted = batch
             .events
             .iter()
@@ -305,6 +378,7 @@ impl Listener {
         Heard {
             events: wanted.cloned().collect(),
             lost,
+            missing,
         }
     }
 }
@@ -447,6 +521,48 @@ mod tests {
         }
         assert_eq!(heard + lost, 2 * batches);
         assert!(lost >= 20, "{lost}");
+        assert_eq!(feed.unheard(), lost);
+    }
+
+    #[test]
+    fn what_went_missing_is_told_once_to_each_who_listened_then() {
+        let feed = Feed::default();
+        let mut announcer = Announcer::new(feed.clone());
+        let mut first = feed.listen(ALL).unwrap();
+        let missing = |ring_full, missed| Missing { ring_full, missed };
+        announcer.miss(missing(5, 0));
+        let mut second = feed.listen(ALL).unwrap();
+        announcer.miss(missing(5, 0));
+        announcer.miss(missing(7, 1));
+        announcer.tell(told(Established, FinWait1, 1));
+        announcer.flush();
+        let heard = |listener: &mut Listener| {
+            let mut sum = missing(0, 0);
+            while let Some(heard) = listener.try_hear() {
+                sum.ring_full += heard.missing.ring_full;
+                sum.missed += heard.missing.missed;
+            }
+            sum
+        };
+        assert_eq!(heard(&mut first), missing(7, 1));
+        assert_eq!(heard(&mut second), missing(2, 1));
+    }
+
+    #[tokio::test]
+    async fn who_comes_as_the_settings_fall_is_not_served_by_those_before() {
+        use tokio::time::timeout;
+        let feed = Feed::default();
+        let gone = feed.listen(ALL).unwrap();
+        feed.is_told(feed.settings(StreamMode::Late));
+        drop(gone);
+        let lowered = feed.settings(StreamMode::Late);
+        let late = feed.listen(ALL).unwrap();
+        let soon = Duration::from_millis(20);
+        assert!(timeout(soon, late.is_served()).await.is_err());
+        feed.is_told(lowered);
+        assert!(timeout(soon, late.is_served()).await.is_err());
+        feed.is_told(feed.settings(StreamMode::Late));
+        timeout(soon, late.is_served()).await.unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io::IsTerminal as _};
 
 use clap::ValueEnum;
-use tracing::{Level, debug, enabled, level_filters::LevelFilter};
+use tracing::{Level, debug, enabled, error, info, level_filters::LevelFilter};
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -63,6 +63,36 @@ impl log::Log for KernelLog {
     }
 
     fn flush(&self) {}
+}
+
+/// Something that may fail time after time: it is told once, and once more when it works again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Complaint {
+    told: bool,
+}
+
+impl Complaint {
+    /// The value, or nothing where there is none. `what` is the consequence, in words.
+    pub fn about<T>(
+        &mut self,
+        result: Result<T, impl std::error::Error>,
+        what: &'static str,
+    ) -> Option<T> {
+        match result {
+            Ok(value) => {
+                if std::mem::take(&mut self.told) {
+                    info!("over: {what}");
+                }
+                Some(value)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    error!(error = chain(&error), "{what}");
+                }
+                None
+            }
+        }
+    }
 }
 
 /// An error with all its causes, on one line.

@@ -16,7 +16,7 @@ use crate::{
     kernel::ProgramReport,
     series::{Bounds, Rows, Series},
     view::{CensusDurations, Losses, View},
-    web::Refusals,
+    web::RefusalCounts,
 };
 
 /// How long after a close the RST that revises its cause may come. It is sent by the same CPU
@@ -40,6 +40,15 @@ pub struct Setup {
     pub bounds: Bounds,
 }
 
+/// What those who ask and listen did not get since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Served {
+    /// Connections and requests that the HTTP servers turned away.
+    pub refused: RefusalCounts,
+    /// Events that listeners were too slow for.
+    pub unheard: u64,
+}
+
 /// Everything the agent knows.
 #[derive(Debug)]
 pub struct Model {
@@ -52,7 +61,7 @@ pub struct Model {
     findings: Arc<Findings>,
     series: Series,
     rows: Arc<Rows>,
-    refused: Vec<(&'static str, u64)>,
+    served: Served,
     events: u64,
     malformed: u64,
 }
@@ -71,7 +80,7 @@ impl Model {
             census_durations: CensusDurations::default(),
             findings: Arc::default(),
             rows: Arc::default(),
-            refused: Refusals::default().counts().collect(),
+            served: Served::default(),
             events: 0,
             malformed: 0,
         }
@@ -92,9 +101,9 @@ impl Model {
         self.programs = programs;
     }
 
-    /// Takes in how many connections the HTTP servers have turned away so far, by reason.
-    pub fn refused(&mut self, counts: Vec<(&'static str, u64)>) {
-        self.refused = counts;
+    /// Takes in what those who ask and listen did not get so far.
+    pub fn serve(&mut self, served: Served) {
+        self.served = served;
     }
 
     /// Takes in a census, which replaces the one before it.
@@ -126,12 +135,13 @@ impl Model {
             durations: self.counters.durations,
             closes: self.causes.settled,
             retransmits: self.counters.retransmits,
-            refused: self.refused.clone(),
+            refused: self.served.refused,
             events: self.events,
             lost: Losses {
                 ring_full: self.counters.lost_ring_full,
                 state_full: self.counters.lost_state_full,
                 malformed: self.malformed,
+                slow_listener: self.served.unheard,
             },
             census: self.census.clone(),
             census_durations: self.census_durations,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use agent_ebpf::stream::StreamSettings;
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -265,8 +265,15 @@ impl Web {
         let _follower = self.config.map(|config| tokio::spawn(config.follow()));
         info!(attached, listening = addresses.join(" "), "running");
 
-        let signal = stop.await;
-        info!(signal, "stopping");
+        let mut views = self.latest;
+        // Its numbers would stand still, and be served as if they were true.
+        let has_engine = tokio::select! {
+            signal = stop => {
+                info!(signal, "stopping");
+                true
+            }
+            () = async { while views.changed().await.is_ok() {} } => false,
+        };
         stopping.send_replace(true);
         let deadline = Instant::now() + FAREWELL;
         while let Ok(Some(ended)) = timeout_at(deadline, servers.join_next()).await {
@@ -275,12 +282,17 @@ impl Web {
         if !servers.is_empty() {
             warn!("an HTTP client did not finish in time and was cut off");
         }
+        ensure!(
+            has_engine,
+            "the engine has ended, as the log says: this is a bug in connstate; start it again"
+        );
         Ok(())
     }
 }
 
 /// Resolves to the name of the signal that ends the agent. SIGHUP, which asks other daemons to
-/// read their configuration again, is answered aloud: there is none here.
+/// read their configuration again, is answered aloud: the one file there is is read again as it
+/// changes.
 fn stop_signal() -> Result<impl Future<Output = &'static str>> {
     let install = |kind| signal(kind).context("cannot handle signals");
     let mut interrupt: Signal = install(SignalKind::interrupt())?;
@@ -292,7 +304,10 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>> {
                 _ = interrupt.recv() => return "SIGINT",
                 _ = terminate.recv() => return "SIGTERM",
                 _ = hangup.recv() => {
-                    warn!("SIGHUP reloads nothing: options change with a restart");
+                    warn!(
+                        "SIGHUP reloads nothing: the web configuration is read again when it \
+                         changes, options with a restart"
+                    );
                 }
             }
         }

@@ -11,7 +11,9 @@ use agent_ebpf::{
     state::STATE_COUNT,
 };
 
-use crate::{census::Census, detectors::Findings, kernel::ProgramReport, series::Rows};
+use crate::{
+    census::Census, detectors::Findings, kernel::ProgramReport, series::Rows, web::RefusalCounts,
+};
 
 /// What is known at one moment.
 #[derive(Clone, Debug)]
@@ -30,8 +32,8 @@ pub struct View {
     pub closes: [u64; CAUSE_COUNT],
     /// Retransmitted segments `[state][packet][trigger]`.
     pub retransmits: [[[u64; Trigger::ALL.len()]; Packet::ALL.len()]; STATE_COUNT],
-    /// Connections that the HTTP servers have turned away, by reason.
-    pub refused: Vec<(&'static str, u64)>,
+    /// Connections and requests that the HTTP servers have turned away.
+    pub refused: RefusalCounts,
     /// Records received.
     pub events: u64,
     /// Records and sockets lost.
@@ -101,4 +103,6 @@ pub struct Losses {
     pub state_full: u64,
     /// Records the agent could not decode: a bug.
     pub malformed: u64,
+    /// Events that reached the agent, and that who listened was too slow for.
+    pub slow_listener: u64,
 }

@@ -81,7 +81,7 @@ fn every_label_value_is_there_from_the_start() -> Result<()> {
         ("connstate_state_duration_seconds_count", 7),
         ("connstate_state_duration_seconds_sum", 7),
         ("connstate_events_total", 1),
-        ("connstate_events_lost_total", 3),
+        ("connstate_events_lost_total", 4),
         ("connstate_sockets", 11),
         ("connstate_orphan_sockets", 11),
         ("connstate_orphans", 1),

@@ -3,7 +3,7 @@
 //! Each is a `data:` line with an [`EventLine`] in JSON. An event of the type `lost` tells how many
 //! the reader was too slow for; a comment now and then shows that the connection lives.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use agent_ebpf::{
     record::StreamMode,
@@ -20,7 +20,7 @@ use futures_util::stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, timeout},
 };
 
@@ -29,9 +29,6 @@ use crate::{
     clock,
     feed::{Feed, Heard, Listener, Told, Wish},
 };
-
-/// Streams that are served at once.
-const STREAMS: usize = 64;
 
 /// How long nothing is written before a comment is: then a reader that has gone is noticed.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -80,6 +77,12 @@ pub struct Untold {
     /// Events beyond the rate that it asked for.
     #[serde(default)]
     pub skipped: u64,
+    /// Events of the whole host that found the ring buffer full, and reached nobody.
+    #[serde(default)]
+    pub ring_full: u64,
+    /// How often the kernel skipped a program that tells events.
+    #[serde(default)]
+    pub missed: u64,
 }
 
 impl EventsQuery {
@@ -131,17 +134,12 @@ pub fn state(name: &str) -> Result<TcpState, String> {
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     feed: Feed,
-    free: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
 }
 
 impl Streams {
     pub(super) fn of(feed: Feed, stop: watch::Receiver<bool>) -> Self {
-        Self {
-            feed,
-            stop,
-            free: Arc::new(Semaphore::new(STREAMS)),
-        }
+        Self { feed, stop }
     }
 }
 
@@ -157,10 +155,6 @@ pub(super) async fn events(
         Ok(wish) => wish,
         Err(error) => return Refusal::answer(StatusCode::BAD_REQUEST, error),
     };
-    let Ok(permit) = Arc::clone(&streams.free).try_acquire_owned() else {
-        let error = format!("{STREAMS} event streams are open already: close one, then try again");
-        return Refusal::answer(StatusCode::SERVICE_UNAVAILABLE, error);
-    };
     let listener = match streams.feed.listen(wish) {
         Ok(listener) => listener,
         Err(error) => return Refusal::answer(StatusCode::CONFLICT, error.to_string()),
@@ -170,7 +164,6 @@ pub(super) async fn events(
         pace: Pace::new(query.rate),
         greeted: false,
         stop: streams.stop,
-        _permit: permit,
     };
     let chunks = stream::unfold(reader, Reader::next);
     let headers = [
@@ -187,7 +180,6 @@ struct Reader {
     /// Whether anything was written: the first bytes tell that all is told from here on.
     greeted: bool,
     stop: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {
@@ -198,7 +190,10 @@ impl Reader {
             tokio::select! {
                 // Its sender going says the same.
                 _ = self.stop.wait_for(|stop| *stop) => return None,
-                () = self.listener.is_served() => {}
+                served = timeout(SILENCE, self.listener.is_served()) => {
+                    // The engine says why.
+                    served.ok()?;
+                }
             }
             self.greeted = true;
             return Some((Ok(Bytes::from_static(b": listening\n\n")), self));
@@ -244,6 +239,8 @@ impl Pace {
         let mut untold = Untold {
             lost: heard.lost,
             skipped: 0,
+            ring_full: heard.missing.ring_full,
+            missed: heard.missing.missed,
         };
         for told in &heard.events {
             if self.allows() {

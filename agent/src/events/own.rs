@@ -13,7 +13,7 @@ use crate::{
     clock,
     decode::decode,
     feed::{Told, Wish},
-    kernel::{Kernel, Options, ProcessNames},
+    kernel::{Kernel, Options, ProcessNames, missed},
     run::log_verifier,
     stream,
 };
@@ -29,9 +29,6 @@ const PIECE: usize = 256 * 1024;
 
 /// How often losses are looked for, in turns.
 const LOSSES_EVERY: u32 = 50;
-
-/// The programs that tell events.
-const TELLING: [&str; 2] = ["inet_sock_set_state", "tcp_retransmit_skb"];
 
 /// Prints what happens, until `stop` or the end of whoever reads.
 pub(super) async fn print(
@@ -147,13 +144,8 @@ impl Teller {
 
     /// Brings the count of what was not told up to date.
     fn count(&mut self, kernel: &Kernel) -> Result<Count> {
-        let programs = kernel.programs();
-        let misses = programs
-            .iter()
-            .filter(|report| TELLING.contains(&report.program.name))
-            .filter_map(|report| report.stats?.misses);
         self.counted.lost = kernel.counters()?.lost_ring_full + self.malformed;
-        self.counted.missed = misses.sum();
+        self.counted.missed = missed(&kernel.programs());
         Ok(self.counted)
     }
 }

@@ -19,5 +19,5 @@ pub use self::{
     loader::{Kernel, LoadError, Options, ReadError},
     names::ProcessNames,
     types::{FieldReport, KernelTypes, TypesError},
-    verdict::{ProgramReport, Verdict},
+    verdict::{ProgramReport, Verdict, missed},
 };

@@ -1,6 +1,6 @@
 //! What became of each program.
 
-use agent_ebpf::programs::Program;
+use agent_ebpf::programs::{Program, TELLING};
 use aya::programs::ProgramError;
 
 use super::fdinfo::ProgramStats;
@@ -94,6 +94,15 @@ pub struct ProgramReport {
     pub verdict: Verdict,
     /// The kernel's statistics; nothing where it does not run.
     pub stats: Option<ProgramStats>,
+}
+
+/// How often the kernel skipped a program that tells events.
+#[must_use]
+pub fn missed(reports: &[ProgramReport]) -> u64 {
+    let telling = reports
+        .iter()
+        .filter(|report| TELLING.contains(&report.program.name));
+    telling.filter_map(|report| report.stats?.misses).sum()
 }
 
 #[cfg(test)]

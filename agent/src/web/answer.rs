@@ -18,6 +18,7 @@ use tower_service::Service as _;
 
 use super::{
     auth::Admission,
+    refusals::Refusal,
     server::{Seat, Site},
 };
 
@@ -44,6 +45,7 @@ where
     let kind = response.headers().get(header::CONTENT_TYPE);
     let streams = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     if streams && !served.seat.stream() {
+        site.refusals.count(Refusal::Streams);
         response = refusal(
             StatusCode::SERVICE_UNAVAILABLE,
             "enough others listen to events\n",
@@ -68,6 +70,7 @@ async fn judge<B: HttpBody>(site: &Site, request: &Request<B>) -> Option<Respons
     if let Some(live) = &site.config {
         let config = live.config();
         if !config.admits(Instant::now()) {
+            site.refusals.count(Refusal::RateLimit);
             let text = "more requests than rate_limit allows\n";
             let mut refusal = refusal(StatusCode::TOO_MANY_REQUESTS, text);
             retry_after(refusal.headers_mut(), "1");
@@ -77,6 +80,7 @@ async fn judge<B: HttpBody>(site: &Site, request: &Request<B>) -> Option<Respons
         match live.gatekeeper.admit(&config.users, credentials).await {
             Admission::Admitted => {}
             Admission::Unknown => {
+                site.refusals.count(Refusal::Unauthorized);
                 let text = "a user and the password are wanted\n";
                 let mut refusal = refusal(StatusCode::UNAUTHORIZED, text);
                 let basic = HeaderValue::from_static("Basic");
@@ -86,6 +90,7 @@ async fn judge<B: HttpBody>(site: &Site, request: &Request<B>) -> Option<Respons
                 return Some(refusal);
             }
             Admission::Busy => {
+                site.refusals.count(Refusal::Busy);
                 let text = "too many passwords are being checked\n";
                 let mut refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, text);
                 retry_after(refusal.headers_mut(), "5");

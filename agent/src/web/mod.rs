@@ -29,6 +29,6 @@ pub mod unix;
 
 pub use config::{Config, ConfigError};
 pub use places::Bounds;
-pub use refusals::{Refusal, Refusals};
+pub use refusals::{Refusal, RefusalCounts, Refusals};
 pub use reload::{Live, LiveError};
 pub use server::{Listener, Site, serve};

@@ -261,6 +261,7 @@ mod tests {
         places
             .refusals
             .counts()
+            .by_reason()
             .filter(|(_, count)| *count > 0)
             .collect()
     }

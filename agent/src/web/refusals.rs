@@ -1,8 +1,8 @@
-//! Connections that were turned away, and why.
+//! Connections and requests that were turned away, and why.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Why a connection was turned away.
+/// Why a connection, or a request, was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Refusal {
@@ -20,11 +20,19 @@ pub enum Refusal {
     SlowRequest,
     /// It did not take the answer it had asked for.
     SlowReader,
+    /// The request named no user, or had another password.
+    Unauthorized,
+    /// So many passwords were being checked that this one was not.
+    Busy,
+    /// More requests came than `rate_limit` allows.
+    RateLimit,
+    /// Enough others listened to events.
+    Streams,
 }
 
 impl Refusal {
     /// All reasons, each with the name a label gives it.
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::Full, "full"),
         (Self::Displaced, "displaced"),
         (Self::System, "system"),
@@ -32,7 +40,23 @@ impl Refusal {
         (Self::SlowHandshake, "slow_handshake"),
         (Self::SlowRequest, "slow_request"),
         (Self::SlowReader, "slow_reader"),
+        (Self::Unauthorized, "unauthorized"),
+        (Self::Busy, "busy"),
+        (Self::RateLimit, "rate_limit"),
+        (Self::Streams, "streams"),
     ];
+}
+
+/// How many were turned away for each reason by one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RefusalCounts([u64; Refusal::ALL.len()]);
+
+impl RefusalCounts {
+    /// The count of every reason, by the name a label gives it.
+    pub fn by_reason(self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = Refusal::ALL.into_iter().map(|(_, name)| name);
+        names.zip(self.0)
+    }
 }
 
 /// How many were turned away for each reason since the start.
@@ -40,10 +64,10 @@ impl Refusal {
 pub struct Refusals([AtomicU64; Refusal::ALL.len()]);
 
 impl Refusals {
-    /// The count of every reason, by the name a label gives it.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let names = Refusal::ALL.into_iter().map(|(_, name)| name);
-        names.zip(self.0.iter().map(|count| count.load(Relaxed)))
+    /// The counts as they are.
+    #[must_use]
+    pub fn counts(&self) -> RefusalCounts {
+        RefusalCounts(self.0.each_ref().map(|count| count.load(Relaxed)))
     }
 
     pub(super) fn count(&self, refusal: Refusal) {
@@ -63,7 +87,7 @@ mod tests {
         for (place, (refusal, _)) in Refusal::ALL.into_iter().enumerate() {
             (0..=place).for_each(|_| refusals.count(refusal));
         }
-        let counts: Vec<_> = refusals.counts().collect();
+        let counts: Vec<_> = refusals.counts().by_reason().collect();
         for (place, (_, name)) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(counts[place], (name, place as u64 + 1));
         }

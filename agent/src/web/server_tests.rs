@@ -108,7 +108,7 @@ impl Served {
     }
 
     fn count(&self, reason: &str) -> u64 {
-        let mut counts = self.refusals.counts();
+        let mut counts = self.refusals.counts().by_reason();
         counts.find(|(name, _)| *name == reason).unwrap().1
     }
 
@@ -116,7 +116,7 @@ impl Served {
     fn wait(&self, reason: &str, count: u64) {
         let started = Instant::now();
         while self.count(reason) < count {
-            let counts: Vec<_> = self.refusals.counts().collect();
+            let counts: Vec<_> = self.refusals.counts().by_reason().collect();
             assert!(started.elapsed() < DEADLINE, "{reason}: {counts:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -291,6 +291,7 @@ fn event_streams_are_counted_and_stay_while_nothing_comes() {
         refused.contains("503") && refused.contains("retry-after: 10"),
         "{refused}"
     );
+    assert_eq!(served.count("streams"), 1);
     // They are not displaced, and give their places back when they end.
     let _unfinished: Vec<_> = (0..20)
         .map(|_| served.ask("GET / HTTP/1.1\r\nX-"))

@@ -21,12 +21,13 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_events_lost_total",
         kind: Kind::Counter,
         labels: &["reason"],
-        help: "What was lost: records that found the ring buffer full, sockets that found no room to be remembered in, records that were not understood.",
+        help: "What was lost: records that found the ring buffer full, sockets that found no room to be remembered in, records that were not understood, events that reached the agent but came too fast for who listened.",
         samples: |view| {
             vec![
                 Sample::count(["ring_full"], view.lost.ring_full),
                 Sample::count(["state_full"], view.lost.state_full),
                 Sample::count(["malformed"], view.lost.malformed),
+                Sample::count(["slow_listener"], view.lost.slow_listener),
             ]
         },
     },
@@ -127,14 +128,14 @@ pub(super) static FAMILIES: &[Family] = &[
         },
     },
     Family {
-        name: "connstate_http_connections_refused_total",
+        name: "connstate_http_refused_total",
         kind: Kind::Counter,
         labels: &["reason"],
-        help: "HTTP connections turned away: full, displaced by newer ones, no descriptor or memory left (system), a TLS handshake that failed or was slow, a request or a reader that was slow.",
+        help: "HTTP connections turned away: full, displaced by newer ones, no descriptor or memory left (system), a TLS handshake that failed or was slow, a request or a reader that was slow. And requests: no user or another password (unauthorized), more passwords to check (busy), requests (rate_limit) or event streams (streams) than are served.",
         samples: |view| {
-            let refused = view.refused.iter();
+            let refused = view.refused.by_reason();
             refused
-                .map(|(reason, count)| Sample::count([*reason], *count))
+                .map(|(reason, count)| Sample::count([reason], count))
                 .collect()
         },
     },
