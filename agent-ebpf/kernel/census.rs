@@ -93,7 +93,7 @@ impl<F: Fields> Full<F> {
             return;
         };
         let Some(of_cgroup) = count::entry(&CENSUS_CGROUPS, &self.fields.cgroup(), &[0; 5]) else {
-            counts.untold += 1;
+            counts.cgroups_untold += 1;
             return;
         };
         // SAFETY: the map's value, which nothing else touches during a pass.

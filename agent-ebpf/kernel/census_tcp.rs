@@ -186,6 +186,6 @@ fn use_port(counts: &mut CensusCounts, sock: Sock) {
     match count::entry(&CENSUS_PORTS, &key, &0) {
         // SAFETY: the map's value, which nothing else touches during a pass.
         Some(sockets) => unsafe { *sockets += 1 },
-        None => counts.untold += 1,
+        None => counts.ports_untold += 1,
     }
 }

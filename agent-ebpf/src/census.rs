@@ -22,8 +22,10 @@ pub struct CensusCounts {
     /// Set by the agent for a full pass: not 0 where it shall make an entry of the table of
     /// sockets for each full socket without.
     pub remember: u64,
-    /// Sockets whose cgroup, or whose range of ephemeral ports, found no room.
-    pub untold: u64,
+    /// Sockets whose cgroup found no room.
+    pub cgroups_untold: u64,
+    /// Sockets whose range of ephemeral ports found none.
+    pub ports_untold: u64,
     /// The programs' own.
     pub scratch: u64,
 }
@@ -37,7 +39,8 @@ impl CensusCounts {
         jiffies: 0,
         clock_ns: 0,
         remember: 0,
-        untold: 0,
+        cgroups_untold: 0,
+        ports_untold: 0,
         scratch: 0,
     };
 
@@ -50,7 +53,8 @@ impl CensusCounts {
             *into += from;
         }
         self.minisockets += other.minisockets;
-        self.untold += other.untold;
+        self.cgroups_untold += other.cgroups_untold;
+        self.ports_untold += other.ports_untold;
         if other.clock_ns > self.clock_ns {
             (self.jiffies, self.clock_ns) = (other.jiffies, other.clock_ns);
         }

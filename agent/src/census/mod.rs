@@ -78,6 +78,8 @@ pub struct NamespaceCensus {
     /// Sockets that are only counted: lingering or listening ones beyond what is told one by one,
     /// and those whose cgroup or range of ephemeral ports found no room.
     pub untold: u64,
+    /// Those of them whose range of ports found none, by the last full pass.
+    pub ports_untold: u64,
     /// Its sockets on ephemeral ports.
     pub ports: Vec<PortUse>,
     /// What its kernel allows and has had to refuse.

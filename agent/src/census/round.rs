@@ -37,6 +37,9 @@ use crate::{
 /// time costs too much.
 const LIMITS_LAST: Duration = Duration::from_secs(20);
 
+/// Quick passes that break off in a row before no more are made.
+const QUICK_FAILURES: u32 = 3;
+
 /// A namespace was not counted.
 #[derive(Debug, thiserror::Error)]
 enum CountError {
@@ -62,6 +65,8 @@ pub(super) struct Rounds {
     done: (Plan, Duration),
     /// Whether quick passes may take the place of full ones.
     has_quick: bool,
+    /// How many of them broke off in a row.
+    quick_failures: u32,
     /// Namespaces that were not reached last time, so as to warn of each once.
     unreached: BTreeSet<u64>,
 }
@@ -95,6 +100,7 @@ impl Rounds {
             budget: Budget::default(),
             done: (Plan::Full, Duration::ZERO),
             has_quick,
+            quick_failures: 0,
             unreached: BTreeSet::new(),
         }
     }
@@ -107,22 +113,28 @@ impl Rounds {
         namespaces.retain(|namespace| only == 0 || only == namespace.inode);
         let present: Vec<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
         self.fulls.retain(|inode, _| present.contains(inode));
-        let plan = self.plan(started, &present);
-        let mut census = Census {
-            present,
-            ..Census::default()
+        let mut plan = self.plan(started, &present);
+        let (mut census, full_cost) = loop {
+            self.reader.begin().map_err(io::Error::other)?;
+            let mut census = Census {
+                present: present.clone(),
+                ..Census::default()
+            };
+            let Some(full_cost) = self.count_all(&mut census, &namespaces, &plan, stopped) else {
+                return Ok(None);
+            };
+            let Plan::Quick(chosen) = &plan else {
+                break (census, full_cost);
+            };
+            match self.refresh(&mut census, chosen) {
+                Ok(()) => {
+                    self.quick_failures = 0;
+                    break (census, full_cost);
+                }
+                Err(error) => self.quick_pass_failed(&error),
+            }
+            plan = Plan::Full;
         };
-        let Some(full_cost) = self.count_all(&mut census, &namespaces, &plan, stopped) else {
-            return Ok(None);
-        };
-        if let Plan::Quick(chosen) = &plan
-            && let Err(error) = self.refresh(&mut census, chosen)
-        {
-            let error = chain(&error);
-            warn!(error, "no quick pass: every census is a full one");
-            self.has_quick = false;
-            return self.census(stopped);
-        }
         self.name(&mut census);
         census.completed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let fulls = self.fulls.values().map(|full| full.completed);
@@ -182,6 +194,18 @@ impl Rounds {
         self.unreached = unreached;
         census.unreached = self.unreached.len();
         Some(full_cost)
+    }
+
+    /// A full census takes the place of a quick pass that broke off; after some in a row, always.
+    fn quick_pass_failed(&mut self, error: &CensusReadError) {
+        self.quick_failures += 1;
+        self.has_quick = self.quick_failures < QUICK_FAILURES;
+        let error = chain(error);
+        if self.has_quick {
+            warn!(error, "no quick pass: this census is a full one");
+        } else {
+            warn!(error, "no quick pass again: every census is a full one");
+        }
     }
 
     /// How long after the beginning of the last census, which took so much CPU time, the next may
@@ -315,13 +339,14 @@ impl Rounds {
             let minisockets = namespace.limits.sockstat.tw;
             let minisockets = minisockets.unwrap_or(namespace.counts.minisockets);
             namespace.counts = refresh(&namespace.counts, &known, minisockets);
-            namespace.untold = known.untold;
+            namespace.untold = known.cgroups_untold + namespace.ports_untold;
             let records = records.remove(&namespace.inode).unwrap_or_default();
             self.decode(namespace, &records);
         }
         // Nobody knows of which namespaces these are; what is shown is their sum.
         if let Some(first) = census.namespaces.first_mut() {
-            first.untold += untold + elsewhere.untold + elsewhere.states.iter().sum::<u64>();
+            first.untold +=
+                untold + elsewhere.cgroups_untold + elsewhere.states.iter().sum::<u64>();
         }
         census.known_took = Some(clock::monotonic().saturating_sub(began));
         Ok(())
@@ -331,7 +356,8 @@ impl Rounds {
     fn decode_full(&mut self, into: &mut NamespaceCensus, pass: &Pass) {
         self.learn_jiffy(&pass.counts);
         into.counts = pass.counts;
-        into.untold = pass.untold + pass.counts.untold;
+        into.ports_untold = pass.counts.ports_untold;
+        into.untold = pass.untold + pass.counts.cgroups_untold + into.ports_untold;
         self.decode(into, &pass.sockets);
         into.ports = pass.ports.iter().map(port_use).collect();
     }

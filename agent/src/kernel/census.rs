@@ -25,7 +25,7 @@ use thiserror::Error;
 use super::{
     LoadError,
     loader::{lock, share_array, take_map},
-    map_iter,
+    map_batch, map_iter,
 };
 
 /// Sockets handed over one by one in a pass over one namespace; more are only counted.
@@ -50,6 +50,8 @@ pub struct CensusReader {
     owners: Array<MapData, OwnerSlot>,
     connects: HashMap<MapData, ConnectKey, u64>,
     remembers: bool,
+    /// Whether sockets were counted by cgroup that nobody has taken yet.
+    has_leftovers: bool,
 }
 
 /// What one pass over a namespace found.
@@ -92,10 +94,13 @@ pub enum CensusReadError {
     Open(#[from] LinkError),
     /// It broke off.
     #[error("the iterator of sockets broke off")]
-    Read(#[from] io::Error),
+    Read(#[source] io::Error),
     /// What it counted cannot be read.
     #[error("the counts of the census cannot be read")]
     Counts(#[from] MapError),
+    /// Nor can what it counted by key.
+    #[error("the entries of the census cannot be read")]
+    Entries(#[from] io::Error),
 }
 
 impl CensusReader {
@@ -112,6 +117,7 @@ impl CensusReader {
             owners: share_array(&all, maps::OWNERS)?,
             connects: take_map(&mut all, maps::CONNECTS)?,
             remembers,
+            has_leftovers: false,
         })
     }
 
@@ -136,13 +142,17 @@ impl CensusReader {
         };
         self.counts.set(0, zero, 0)?;
         self.taken_ports.set(0, *taken, 0)?;
+        self.has_leftovers = true;
         let mut sockets = Vec::new();
-        let untold = read_records(self.open(CENSUS_TCP)?, &mut sockets, SOCKETS_TOLD)?;
+        let file = self.open(CENSUS_TCP)?;
+        let read = read_records(file, &mut sockets, SOCKETS_TOLD);
+        // Even of a pass that broke off: else they would pass for the next namespace's.
+        let ports = map_batch::take(&mut self.ports);
         Ok(Pass {
+            untold: read?,
             counts: self.counts.get(&0, 0)?,
             sockets,
-            untold,
-            ports: drain(&mut self.ports)?,
+            ports: ports?,
         })
     }
 
@@ -153,6 +163,7 @@ impl CensusReader {
     /// Where the kernel refuses.
     pub fn read_known(&mut self) -> Result<KnownPass, CensusReadError> {
         self.counts.set(0, CensusCounts::ZERO, 0)?;
+        self.has_leftovers = true;
         let mut sockets = Vec::new();
         let file = {
             let ebpf = lock(&self.ebpf);
@@ -163,15 +174,30 @@ impl CensusReader {
             let Some(Map::Array(table)) = ebpf.map(maps::SOCKETS) else {
                 return Err(CensusReadError::Missing);
             };
-            map_iter::open(program.as_fd(), table.fd().as_fd())?
+            let file = map_iter::open(program.as_fd(), table.fd().as_fd());
+            file.map_err(CensusReadError::Read)?
         };
-        let untold = read_records(file, &mut sockets, SOCKETS_TOLD)?;
+        let read = read_records(file, &mut sockets, SOCKETS_TOLD);
+        // Even of a pass that broke off: else the next would add to them.
+        let namespaces = map_batch::take(&mut self.namespaces);
         Ok(KnownPass {
-            namespaces: drain(&mut self.namespaces)?,
+            untold: read?,
+            namespaces: namespaces?,
             elsewhere: self.counts.get(&0, 0)?,
             sockets,
-            untold,
         })
+    }
+
+    /// Forgets what a census that broke off has left to [`CensusReader::take_cgroups`].
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn begin(&mut self) -> Result<(), CensusReadError> {
+        if self.has_leftovers {
+            self.take_cgroups()?;
+        }
+        Ok(())
     }
 
     /// The full sockets of each cgroup since the last call.
@@ -180,7 +206,9 @@ impl CensusReader {
     ///
     /// Where the kernel refuses.
     pub fn take_cgroups(&mut self) -> Result<Vec<(u64, CgroupCounts)>, CensusReadError> {
-        Ok(drain(&mut self.cgroups)?)
+        let cgroups = map_batch::take(&mut self.cgroups)?;
+        self.has_leftovers = false;
+        Ok(cgroups)
     }
 
     /// The processes that hold the sockets with these cookies, as far as there is room to ask for
@@ -198,7 +226,7 @@ impl CensusReader {
             .map_err(CensusReadError::from)
             .and_then(|()| {
                 let file = self.open(CENSUS_OWNERS)?;
-                Ok(read_records(file, &mut owners, OWNERS_TOLD)?)
+                read_records(file, &mut owners, OWNERS_TOLD)
             });
         for cookie in asked {
             // Fails only where it was never put in.
@@ -221,7 +249,7 @@ impl CensusReader {
     ///
     /// Where the kernel refuses.
     pub fn connects(&self) -> Result<Vec<(ConnectKey, u64)>, CensusReadError> {
-        Ok(self.connects.iter().collect::<Result<_, _>>()?)
+        Ok(map_batch::entries(&self.connects)?)
     }
 
     /// Forgets connects, to make room.
@@ -245,7 +273,11 @@ impl CensusReader {
 }
 
 /// Reads an iterator to its end. Returns how many records were beyond `most`.
-fn read_records<T: Pod>(mut file: File, into: &mut Vec<T>, most: usize) -> io::Result<u64> {
+fn read_records<T: Pod>(
+    mut file: File,
+    into: &mut Vec<T>,
+    most: usize,
+) -> Result<u64, CensusReadError> {
     let mut output = vec![0; OUTPUT];
     let (mut filled, mut beyond) = (0, 0);
     loop {
@@ -255,7 +287,7 @@ fn read_records<T: Pod>(mut file: File, into: &mut Vec<T>, most: usize) -> io::R
             Ok(0) => return Ok(beyond),
             Ok(read) => read,
             Err(error) if is_transient(&error) => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(CensusReadError::Read(error)),
         };
         let whole = filled - filled % size_of::<T>();
         for record in output[..whole].chunks_exact(size_of::<T>()) {
@@ -269,15 +301,6 @@ fn read_records<T: Pod>(mut file: File, into: &mut Vec<T>, most: usize) -> io::R
         output.copy_within(whole..filled, 0);
         filled -= whole;
     }
-}
-
-/// Empties a map.
-fn drain<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<Vec<(K, V)>, MapError> {
-    let entries: Vec<_> = map.iter().collect::<Result<_, _>>()?;
-    for (key, _) in &entries {
-        map.remove(key)?;
-    }
-    Ok(entries)
 }
 
 fn is_transient(error: &io::Error) -> bool {

@@ -3,12 +3,12 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
 };
 
-/// `enum bpf_cmd` and `enum bpf_attach_type` (include/uapi/linux/bpf.h).
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_ITER_CREATE: libc::c_long = 33;
+use super::bpf::{Attributes, Command, make, number};
+
+/// `BPF_TRACE_ITER`, an `enum bpf_attach_type` (include/uapi/linux/bpf.h).
 const BPF_TRACE_ITER: u32 = 28;
 
 /// `union bpf_iter_link_info`, of a map.
@@ -30,6 +30,9 @@ struct LinkCreate {
     rest: u32,
 }
 
+// SAFETY: it has the kernel's layout, and [`open`] keeps what it points to.
+unsafe impl Attributes for LinkCreate {}
+
 /// The part of it for `BPF_ITER_CREATE`.
 #[repr(C)]
 struct IterCreate {
@@ -37,13 +40,18 @@ struct IterCreate {
     flags: u32,
 }
 
+// SAFETY: it has the kernel's layout, without a pointer.
+unsafe impl Attributes for IterCreate {}
+
 /// A file from which the output of `program` over the elements of `map` is read, once.
 pub(super) fn open(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<File> {
-    let info = LinkInfo { map_fd: fd(map) };
-    let link = bpf(
-        BPF_LINK_CREATE,
-        &LinkCreate {
-            prog_fd: fd(program),
+    let info = LinkInfo {
+        map_fd: number(map),
+    };
+    let link = make(
+        Command::LinkCreate,
+        &mut LinkCreate {
+            prog_fd: number(program),
             target_fd: 0,
             attach_type: BPF_TRACE_ITER,
             flags: 0,
@@ -52,28 +60,12 @@ pub(super) fn open(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<F
             rest: 0,
         },
     )?;
-    let iterator = bpf(
-        BPF_ITER_CREATE,
-        &IterCreate {
-            link_fd: u32::try_from(link.as_raw_fd()).unwrap_or(u32::MAX),
+    let iterator = make(
+        Command::IterCreate,
+        &mut IterCreate {
+            link_fd: number(link.as_fd()),
             flags: 0,
         },
     )?;
     Ok(iterator.into())
-}
-
-/// A descriptor as the kernel's interface holds it; an open one is never below zero.
-fn fd(descriptor: BorrowedFd<'_>) -> u32 {
-    u32::try_from(descriptor.as_raw_fd()).unwrap_or(u32::MAX)
-}
-
-/// The bpf system call, of a command that makes a descriptor.
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes are readable for their size, and what they point to outlives the call.
-    let made = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
-    match i32::try_from(made) {
-        // SAFETY: the kernel made this descriptor for us, and nothing else has it.
-        Ok(made) if made >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(made) }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
