@@ -6,7 +6,7 @@ use agent_ebpf::{maps, record::StreamMode, state::TcpState};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{api, census, client::Client, detectors::Thresholds, logging::LogFormat};
+use crate::{api, census, client::Client, detectors::Thresholds, logging::LogFormat, model::Setup};
 
 /// The TCP connection-state agent: which connections do not finish closing, whose they are, why,
 /// and which kernel limit they are about to hit.
@@ -212,6 +212,33 @@ impl WatchedArgs {
             fin_wait2_stall_after: self.fin_wait2_stall_after,
             close_wait_leak_after: self.close_wait_leak_after,
         }
+    }
+
+    /// What a model of this host is told; the rest as it is by default.
+    #[must_use]
+    pub fn setup(&self) -> Setup {
+        let system = rustix::system::uname();
+        Setup {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: system.release().to_string_lossy().into_owned(),
+            socket_capacity: maps::SOCKET_CAPACITY,
+            thresholds: self.thresholds(),
+            ..Setup::default()
+        }
+    }
+
+    /// How censuses are taken, one so long after the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`WatchedArgs::only_netns`].
+    pub fn census(&self, interval: Duration) -> Result<census::Options> {
+        Ok(census::Options {
+            interval,
+            at_any_cost: false,
+            only_netns: self.only_netns()?,
+            thresholds: self.thresholds(),
+        })
     }
 
     /// The inode number of the only network namespace to watch; 0 for all.

@@ -22,12 +22,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    api, census,
+    api,
     cli::{API_SOCKET, RunArgs},
     engine::{Engine, Outside},
     feed::Feed,
     http,
-    kernel::{Kernel, LoadError, Options, Verdict},
+    kernel::{Kernel, Options, Verdict},
     model::{Model, Setup},
     series::Bounds,
     view::View,
@@ -52,36 +52,26 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         .map(|address| listen(*address))
         .collect::<Result<Vec<_>>>()?;
     let api_socket = api_socket(args.api_socket.as_deref())?;
-    let only_netns = args.watched.only_netns()?;
+    let census = args.watched.census(args.census_interval)?;
     let kernel = Kernel::load(&Options {
         stream: StreamSettings::own(args.stream.into()),
         ring_bytes: args.ring_bytes,
         socket_capacity: args.socket_capacity,
-        only_netns,
+        only_netns: census.only_netns,
         bpf_stats: args.bpf_stats,
         ..Options::default()
-    })
-    .inspect_err(log_verifier)?;
+    })?;
     let attached = announce(&kernel);
     let (views, latest) = watch::channel::<Option<Arc<View>>>(None);
-    let thresholds = args.watched.thresholds();
     let model = Model::new(Setup {
-        version: env!("CARGO_PKG_VERSION"),
-        kernel: kernel_release(),
         bpf_stats: args.bpf_stats,
         socket_capacity: args.socket_capacity,
-        thresholds,
         bounds: Bounds {
             workloads: args.workload_label_sets,
             label_sets: args.label_sets,
         },
+        ..args.watched.setup()
     });
-    let census = census::Options {
-        interval: args.census_interval,
-        at_any_cost: false,
-        only_netns,
-        thresholds,
-    };
     let feed = Feed::default();
     let refusals = Arc::default();
     let outside = Outside {
@@ -111,13 +101,6 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     served?;
     info!("stopped: every program and map is gone");
     Ok(ExitCode::SUCCESS)
-}
-
-/// The release of the running kernel.
-#[must_use]
-pub fn kernel_release() -> String {
-    let name = rustix::system::uname();
-    name.release().to_string_lossy().into_owned()
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -177,16 +160,6 @@ fn announce(kernel: &Kernel) -> String {
         }
     }
     attached.join(" ")
-}
-
-pub(crate) fn log_verifier(error: &LoadError) {
-    if let LoadError::NeededProgram {
-        verdict: Verdict::Broken { verifier_log, .. },
-        ..
-    } = error
-    {
-        warn!("the verifier's log: {verifier_log}");
-    }
 }
 
 /// The socket for this host's own commands. Where nobody named one, the agent does without rather

@@ -19,8 +19,7 @@ use crate::{
     cli::SnapshotArgs,
     clock::monotonic,
     kernel::{Kernel, Options},
-    model::{Model, Setup},
-    run::{kernel_release, log_verifier},
+    model::Model,
     words,
 };
 
@@ -47,28 +46,18 @@ pub fn snapshot(args: &SnapshotArgs) -> Result<ExitCode> {
 }
 
 fn take(args: &SnapshotArgs) -> Result<Snapshot> {
-    let only_netns = args.watched.only_netns()?;
-    let thresholds = args.watched.thresholds();
+    let options = census::Options {
+        at_any_cost: true,
+        ..args.watched.census(Duration::ZERO)?
+    };
     let mut kernel = Kernel::load(&Options {
-        only_netns,
+        only_netns: options.only_netns,
         ..Options::default()
-    })
-    .inspect_err(log_verifier)?;
+    })?;
     let reader = kernel
         .take_census()?
         .context("this kernel cannot take a census: `agent check` says why")?;
-    let options = census::Options {
-        interval: Duration::ZERO,
-        at_any_cost: true,
-        only_netns,
-        thresholds,
-    };
-    let mut model = Model::new(Setup {
-        version: env!("CARGO_PKG_VERSION"),
-        kernel: kernel_release(),
-        thresholds,
-        ..Setup::default()
-    });
+    let mut model = Model::new(args.watched.setup());
     let (before, census) = Taker::once(reader, options).context("no census can be taken")?;
     for census in before.into_iter().chain([census]) {
         model.census(census);
@@ -105,6 +94,13 @@ impl Display for Table<'_> {
             self.0.took * 1e3,
             self.0.unreached_namespaces
         )?;
+        if self.0.untold_sockets > 0 {
+            let count = words::count(self.0.untold_sockets);
+            writeln!(out, "{count} sockets counted, but not told apart")?;
+        }
+        for program in &self.0.unattached_programs {
+            writeln!(out, "{program} does not run: `agent check` says why")?;
+        }
         self.limits(out)?;
         let mut said = Said::new();
         self.near(out, &mut said)?;

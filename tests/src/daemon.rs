@@ -188,6 +188,18 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Its resident memory, in KiB.
+    ///
+    /// # Errors
+    ///
+    /// Where the process is gone.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.context("no VmRSS")?.trim().trim_end_matches(" kB");
+        Ok(size.parse()?)
+    }
+
     /// Where it serves.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

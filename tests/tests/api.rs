@@ -1,6 +1,12 @@
 //! The HTTP API, as programs ask it, held against its own description.
 
-use std::{net::Shutdown, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    io::{BufRead as _, BufReader},
+    net::Shutdown,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -45,6 +51,31 @@ impl Served {
     fn ask(&self, path: &str) -> Result<Answer> {
         let socket = self.socket.to_str().context("a name without a text")?;
         curl(&["--unix-socket", socket, &format!("http://agent{path}")])
+    }
+
+    /// The data of what is streamed in three seconds, in which `happens` does, once it listens.
+    fn stream(&self, path: &str, happens: impl FnOnce() -> Result<()>) -> Result<Vec<Value>> {
+        let mut child = Command::new("curl")
+            .args([
+                "--silent",
+                "--no-buffer",
+                "--max-time",
+                "3",
+                "--unix-socket",
+            ])
+            .arg(&self.socket)
+            .arg(format!("http://agent{path}"))
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().context("no standard output")?;
+        let mut lines = BufReader::new(out).lines();
+        let greeting = lines.next().context("no greeting")??;
+        ensure!(greeting == ": listening", "{greeting}");
+        happens()?;
+        let lines = lines.collect::<Result<Vec<_>, _>>()?;
+        child.wait()?;
+        let data = lines.iter().filter_map(|line| line.strip_prefix("data: "));
+        Ok(data.map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
     fn json(&self, path: &str) -> Result<Value> {
@@ -129,28 +160,40 @@ fn answers_are_what_the_description_says() -> Result<()> {
     let document = served.json("/api/v1/openapi.json")?;
     ensure!(document["openapi"] == "3.1.0");
     let paths = document["paths"].as_object().context("no paths")?;
-    let mut compared = 0;
+    let described: BTreeSet<_> = paths.keys().map(String::as_str).collect();
+    let served_paths = ["/api/v1/snapshot", "/api/v1/findings", "/api/v1/events"];
+    ensure!(described == BTreeSet::from(served_paths), "{described:?}");
     for (path, operations) in paths {
-        let content = &operations["get"]["responses"]["200"]["content"]["application/json"];
-        // Those of a stream are lines.
-        let Some(schema) = content["schema"].as_object() else {
-            continue;
-        };
-        // Beside the schemas that it names.
-        let mut schema = Value::Object(schema.clone());
-        schema["components"] = document["components"].clone();
-        let validator = jsonschema::draft202012::new(&schema)?;
-        let answer = served.json(path)?;
-        let errors: Vec<_> = validator
-            .iter_errors(&answer)
-            .map(|error| format!("{}: {error}", error.instance_path()))
-            .collect();
-        ensure!(errors.is_empty(), "{path}: {errors:#?}");
-        // The check can fail.
-        ensure!(!validator.is_valid(&serde_json::json!({ "version": "one" })));
-        compared += 1;
+        let content = &operations["get"]["responses"]["200"]["content"];
+        if let Some(schema) = content.pointer("/application~1json/schema") {
+            is_as_described(&served.json(path)?, schema, &document)?;
+        } else {
+            let described = &content["text/event-stream"]["x-events"];
+            let events = served.stream(path, || {
+                let netns = Netns::new()?;
+                netns.run(|| leak(Place::new(Family::V4)).map(drop))
+            })?;
+            ensure!(!events.is_empty(), "no events");
+            for event in events {
+                is_as_described(&event, &described["message"], &document)?;
+            }
+        }
     }
-    ensure!(compared == 2, "{compared} answers compared");
+    Ok(())
+}
+
+/// Whether an answer matches its schema, beside those that the document names.
+fn is_as_described(answer: &Value, schema: &Value, document: &Value) -> Result<()> {
+    let mut schema = schema.clone();
+    schema["components"] = document["components"].clone();
+    let validator = jsonschema::draft202012::new(&schema)?;
+    let errors: Vec<_> = validator
+        .iter_errors(answer)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    ensure!(errors.is_empty(), "{answer}: {errors:#?}");
+    // The check can fail.
+    ensure!(!validator.is_valid(&serde_json::json!({ "version": "one" })));
     Ok(())
 }
 

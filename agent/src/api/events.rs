@@ -217,7 +217,7 @@ impl Reader {
 }
 
 /// How many events a reader takes in a second.
-struct Pace {
+pub(crate) struct Pace {
     rate: Option<u32>,
     /// Of this second.
     left: u32,
@@ -225,7 +225,7 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(rate: Option<u32>) -> Self {
+    pub(crate) fn new(rate: Option<u32>) -> Self {
         Self {
             rate,
             left: rate.unwrap_or(0),
@@ -254,7 +254,8 @@ impl Pace {
         }
     }
 
-    fn allows(&mut self) -> bool {
+    /// Whether it takes one more.
+    pub(crate) fn allows(&mut self) -> bool {
         let Some(rate) = self.rate else {
             return true;
         };

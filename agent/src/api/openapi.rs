@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     Refusal,
+    event::EventLine,
+    events::{EventsQuery, Untold},
     findings::{FindingsPage, FindingsQuery},
     snapshot::Snapshot,
 };
@@ -38,6 +40,7 @@ fn describe() -> Value {
             "The findings of the last census, filtered, sorted and paged.",
             &parameters::<FindingsQuery>(&mut asked),
         ),
+        "/api/v1/events": stream(&mut served, &parameters::<EventsQuery>(&mut asked)),
     });
     let mut schemas = served.take_definitions(true);
     for (name, schema) in asked.take_definitions(true) {
@@ -54,6 +57,38 @@ fn describe() -> Value {
         "paths": paths,
         "components": { "schemas": schemas },
     })
+}
+
+/// The path of the stream. What its `data:` lines hold has no place in the standard, so it is in
+/// `x-events`, by the type of the server-sent event.
+fn stream(generator: &mut SchemaGenerator, parameters: &[Value]) -> Value {
+    let refusal = generator.subschema_for::<Refusal>().to_value();
+    let refused = |description: &str| {
+        json!({
+            "description": description,
+            "content": { "application/json": { "schema": refusal } },
+        })
+    };
+    json!({ "get": {
+        "summary": "Events as they happen, as server-sent events: each data line is JSON.",
+        "parameters": parameters,
+        "responses": {
+            "200": {
+                "description": "A stream without an end. Its first bytes, a comment, come once all \
+                                that is asked for is told.",
+                "content": { "text/event-stream": {
+                    "schema": { "type": "string" },
+                    "x-events": {
+                        "message": generator.subschema_for::<EventLine>().to_value(),
+                        "lost": generator.subschema_for::<Untold>().to_value(),
+                    },
+                } },
+            },
+            "400": refused("A parameter is unknown or out of its range."),
+            "409": refused("Another stream asks for another cgroup: one is watched at a time."),
+            "503": { "description": "Enough streams are open: the answer says when to ask again." },
+        },
+    } })
 }
 
 /// A path that answers with a `T`.
@@ -129,11 +164,13 @@ mod tests {
 
     #[test]
     fn every_parameter_says_what_it_does() {
-        let parameters = &document()["paths"]["/api/v1/findings"]["get"]["parameters"];
-        let parameters = parameters.as_array().unwrap();
-        assert_eq!(parameters.len(), 8);
-        for parameter in parameters {
-            assert!(parameter["description"].is_string(), "{parameter}");
+        for (path, count) in [("findings", 8), ("events", 6)] {
+            let path = &document()["paths"][format!("/api/v1/{path}")];
+            let parameters = path["get"]["parameters"].as_array().unwrap();
+            assert_eq!(parameters.len(), count);
+            for parameter in parameters {
+                assert!(parameter["description"].is_string(), "{parameter}");
+            }
         }
     }
 }

@@ -39,6 +39,9 @@ pub struct Snapshot {
     pub unreached_namespaces: usize,
     /// Sockets that were counted but not told apart.
     pub untold_sockets: u64,
+    /// Kernel programs that do not run here, so that what they tell is missing.
+    #[serde(default)]
+    pub unattached_programs: Vec<String>,
     /// Sockets by state, of all namespaces; all eleven states.
     pub states: States,
     /// Those that no process holds any more.
@@ -169,6 +172,7 @@ impl Snapshot {
                 .iter()
                 .map(|namespace| namespace.untold)
                 .sum(),
+            unattached_programs: unattached(view),
             states: states(&total.states),
             orphan_sockets: states(&total.orphans),
             orphans: Orphans::of(census).map(|(count, limit)| Limited { count, limit }),
@@ -280,6 +284,14 @@ impl Activity {
             events_lost: view.lost.ring_full,
         }
     }
+}
+
+fn unattached(view: &View) -> Vec<String> {
+    let programs = view.programs.iter();
+    programs
+        .filter(|report| !report.verdict.is_attached())
+        .map(|report| report.program.name.to_owned())
+        .collect()
 }
 
 fn transitions(view: &View) -> Vec<TransitionCount> {

@@ -14,7 +14,6 @@ use crate::{
     decode::decode,
     feed::{Told, Wish},
     kernel::{Kernel, Options, ProcessNames, missed},
-    run::log_verifier,
     stream,
 };
 
@@ -48,8 +47,7 @@ pub(super) async fn print(
         },
         ring_bytes: args.ring_bytes,
         ..Options::default()
-    })
-    .inspect_err(log_verifier)?;
+    })?;
     let mut ring = kernel.take_ring()?;
     let mut teller = Teller {
         wish,

@@ -110,7 +110,10 @@ pub enum LoadError {
         source: MapError,
     },
     /// A program the agent cannot do without.
-    #[error("the program `{}` does not run ({verdict}), needed for {}", program.name, program.purpose)]
+    #[error(
+        "the program `{}` does not run ({verdict}), needed for {}{}",
+        program.name, program.purpose, verdict.log()
+    )]
     NeededProgram {
         /// The program.
         program: &'static Program,

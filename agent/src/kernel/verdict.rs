@@ -58,6 +58,17 @@ impl Verdict {
         }
     }
 
+    /// The verifier's log on lines of its own; nothing where there is none.
+    #[must_use]
+    pub fn log(&self) -> String {
+        match self {
+            Self::Broken { verifier_log, .. } if !verifier_log.is_empty() => {
+                format!("; the verifier's log:\n{}", verifier_log.trim_end())
+            }
+            _ => String::new(),
+        }
+    }
+
     /// Whether the program runs.
     #[must_use]
     pub const fn is_attached(&self) -> bool {
@@ -108,6 +119,17 @@ pub fn missed(reports: &[ProgramReport]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verifiers_log_stands_on_lines_of_its_own() {
+        let broken = |verifier_log: &str| Verdict::Broken {
+            reason: "refused".to_owned(),
+            verifier_log: verifier_log.to_owned(),
+        };
+        assert_eq!(broken("0: exit\n").log(), "; the verifier's log:\n0: exit");
+        assert_eq!(broken("").log(), "");
+        assert_eq!(Verdict::Attached.log(), "");
+    }
 
     #[test]
     fn a_helper_that_is_missing_is_no_fault_of_the_program() {

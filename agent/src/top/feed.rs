@@ -179,8 +179,8 @@ pub(super) fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, look: Look) {
     };
     let came = words::count(app.feed.came);
     let missing = match app.feed.lost {
-        0 => "none lost".to_owned(),
-        count => format!("{} {} lost", look.signs().warning, words::count(count)),
+        0 => "none missing".to_owned(),
+        count => format!("{} {} missing", look.signs().warning, words::count(count)),
     };
     let title = format!("{came} events, {missing}; {state}; times in UTC") + &list.narrowed();
     put(
@@ -248,7 +248,7 @@ pub(super) fn draw(app: &mut App, buffer: &mut Buffer, area: Rect, look: Look) {
             }
             Entry::Lost(count) | Entry::Passed(count) => {
                 let why = match entry {
-                    Entry::Lost(_) => "were lost: they came faster than they could be read",
+                    Entry::Lost(_) => "are missing: they came faster than anyone reads",
                     _ => "passed while this stood still",
                 };
                 let count = words::count(*count);

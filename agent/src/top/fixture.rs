@@ -37,6 +37,7 @@ pub(super) fn empty() -> Snapshot {
         took: 0.002,
         unreached_namespaces: 0,
         untold_sockets: 0,
+        unattached_programs: Vec::new(),
         states: states.clone(),
         orphan_sockets: states,
         orphans: None,

@@ -12,7 +12,10 @@ use super::{
     table::{put, put_right},
     workloads,
 };
-use crate::{api::findings::all, words};
+use crate::{
+    api::{findings::all, snapshot::Snapshot},
+    words,
+};
 
 /// The least that all screens fit on.
 const LEAST: (u16, u16) = (80, 24);
@@ -111,6 +114,24 @@ fn tabs(app: &App, buffer: &mut Buffer, area: Rect, look: Look, now: Duration) {
     put_right(buffer, look, (x + 1, area.y), &fresh, left, style);
 }
 
+/// What the numbers leave out.
+fn missing(snapshot: &Snapshot) -> Option<String> {
+    let mut parts = Vec::new();
+    if snapshot.unreached_namespaces > 0 {
+        let count = snapshot.unreached_namespaces;
+        parts.push(format!("network namespaces not reached: {count}"));
+    }
+    if snapshot.untold_sockets > 0 {
+        let count = words::count(snapshot.untold_sockets);
+        parts.push(format!("sockets not told apart: {count}"));
+    }
+    if !snapshot.unattached_programs.is_empty() {
+        let programs = snapshot.unattached_programs.join(", ");
+        parts.push(format!("not running: {programs}"));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
 /// What is typed, what is wrong, or what can be done here.
 fn status(app: &mut App, buffer: &mut Buffer, area: Rect, look: Look) {
     let (x, width) = (area.x + 1, area.width - 2);
@@ -134,6 +155,11 @@ fn status(app: &mut App, buffer: &mut Buffer, area: Rect, look: Look) {
     }
     if let Some(trouble) = &app.trouble {
         let text = format!("{} {trouble}", look.signs().warning);
+        put(buffer, look, (x, area.y), &text, width, look.warning());
+        return;
+    }
+    if let Some(missing) = app.snapshot.as_deref().and_then(missing) {
+        let text = format!("{} {missing}; ? keys", look.signs().warning);
         put(buffer, look, (x, area.y), &text, width, look.warning());
         return;
     }

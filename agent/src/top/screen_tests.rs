@@ -237,15 +237,27 @@ fn events_show_what_happened_and_what_was_lost() {
                 "CLOSE_WAIT → LAST_ACK",
                 "1.2s",
                 "FIN again (rto)",
-                "▲ 1 234 lost",
+                "▲ 1 234 missing",
                 "following",
             ],
         );
         has(
             &text,
-            &["1 234 events were lost", "api[812]", "10.0.3.4:40000"],
+            &["1 234 events are missing", "api[812]", "10.0.3.4:40000"],
         );
     }
+}
+
+#[test]
+fn what_the_numbers_leave_out_is_said() {
+    let mut app = App::new("test");
+    let mut snapshot = fixture::empty();
+    snapshot.unreached_namespaces = 2;
+    snapshot.unattached_programs = vec!["census_owners".to_owned()];
+    app.update(Update::Snapshot(Box::new(snapshot)), Duration::ZERO);
+    let text = text(&drawn(&mut app, SMALL, usual()));
+    let said = "network namespaces not reached: 2; not running: census_owners";
+    has(&text, &[said]);
 }
 
 #[test]

@@ -22,10 +22,9 @@ use super::{Update, Want};
 use crate::{
     api::{
         event::EventLine,
-        events::{EventsQuery, Untold},
+        events::{EventsQuery, Pace, Untold},
         snapshot::Snapshot,
     },
-    census,
     cli::TopArgs,
     client::{Client, ClientError},
     clock,
@@ -33,8 +32,7 @@ use crate::{
     feed::{Feed, Listener, Wish},
     http::LatestView,
     kernel::{Kernel, Options},
-    model::{Model, Setup},
-    run::{kernel_release, log_verifier},
+    model::Model,
     sse::{Events, Sent},
 };
 
@@ -44,6 +42,9 @@ const UPDATES: usize = 256;
 /// Between two looks at what is wanted, and between two snapshots, in such looks.
 const LOOK: Duration = Duration::from_millis(100);
 const SNAPSHOT_EVERY: u32 = 10;
+
+/// How often an engine of its own takes a census.
+const CENSUS_EVERY: Duration = Duration::from_secs(5);
 
 /// Events a second: more than anyone reads.
 const RATE: u32 = 200;
@@ -91,26 +92,12 @@ enum Source {
 impl Source {
     /// An engine of its own, which unloads its programs at the end.
     fn own(args: &TopArgs) -> Result<Self> {
-        let only_netns = args.watched.only_netns()?;
-        let thresholds = args.watched.thresholds();
+        let census = args.watched.census(CENSUS_EVERY)?;
         let kernel = Kernel::load(&Options {
-            only_netns,
+            only_netns: census.only_netns,
             ..Options::default()
-        })
-        .inspect_err(log_verifier)?;
-        let model = Model::new(Setup {
-            version: env!("CARGO_PKG_VERSION"),
-            kernel: kernel_release(),
-            socket_capacity: agent_ebpf::maps::SOCKET_CAPACITY,
-            thresholds,
-            ..Setup::default()
-        });
-        let census = census::Options {
-            interval: Duration::from_secs(5),
-            at_any_cost: false,
-            only_netns,
-            thresholds,
-        };
+        })?;
+        let model = Model::new(args.watched.setup());
         let (views, latest) = watch::channel(None);
         let feed = Feed::default();
         let outside = Outside {
@@ -205,14 +192,15 @@ impl Source {
     }
 }
 
-/// Tells what a listener hears, the newest of it where that is too much.
+/// Tells what a listener hears, as far as anyone can read it.
 async fn hear(mut listener: Listener, updates: &SyncSender<Update>) {
+    let mut pace = Pace::new(Some(RATE));
     while let Some(heard) = listener.hear().await {
         let boot = clock::boot();
-        let most = RATE as usize / 10;
-        let lost = heard.lost + heard.events.len().saturating_sub(most) as u64;
-        let newest = heard.events.iter().rev().take(most).rev();
-        let lines: Vec<_> = newest.map(|told| EventLine::of(told, boot)).collect();
+        let shown = heard.events.iter().filter(|_| pace.allows());
+        let lines: Vec<_> = shown.map(|told| EventLine::of(told, boot)).collect();
+        let skipped = (heard.events.len() - lines.len()) as u64;
+        let lost = heard.lost + heard.missing.ring_full + heard.missing.missed + skipped;
         if (lines.is_empty() && lost == 0) || updates.send(Update::Events { lines, lost }).is_ok() {
             continue;
         }

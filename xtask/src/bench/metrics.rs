@@ -39,6 +39,19 @@ impl Account {
         }
     }
 
+    /// What `agent events` says as it ends: `N events; N lost`, and after another semicolon how
+    /// often a program was skipped, if it was.
+    pub(super) fn of_last_words(line: &str) -> Option<Self> {
+        let mut parts = line.split("; ").map(|part| part.split_once(' '));
+        let mut number = || parts.next()??.0.parse().ok();
+        let (counted, lost) = (number()?, number()?);
+        Some(Self {
+            counted,
+            lost,
+            misses: number().unwrap_or(0),
+        })
+    }
+
     fn read(text: &str) -> Self {
         let sum = |family, labels: &[&str]| {
             #[expect(
@@ -129,6 +142,22 @@ connstate_bpf_program_misses_total{program="tcp_retransmit_skb"} 9
 connstate_events_lost_total{reason="ring_full"} 1
 connstate_events_lost_total{reason="state_full"} 3
 "#;
+
+    #[test]
+    fn last_words_are_an_account() {
+        let account = |counted, lost, misses| {
+            Some(Account {
+                counted,
+                misses,
+                lost,
+            })
+        };
+        let of = Account::of_last_words;
+        assert_eq!(of("502 events; 3 lost"), account(502, 3, 0));
+        let skipped = "502 events; 0 lost; 2 times the kernel skipped a program";
+        assert_eq!(of(skipped), account(502, 0, 2));
+        assert_eq!(of("no agent runs: listening"), None);
+    }
 
     #[test]
     fn an_account_is_read_and_compared() {

@@ -102,7 +102,7 @@ fn observe(load: &Load, tool: Tool, subject: &Subject) -> Result<Observed> {
         .zip(before)
         .map(|(metrics, before)| audit(emitted, metrics, before));
     let audit = audit.transpose()?;
-    running.process.stop()?;
+    let told = running.stop()?.map(|account| Audit { emitted, account });
     Ok(Observed {
         outcome,
         own: Some(Own {
@@ -110,7 +110,7 @@ fn observe(load: &Load, tool: Tool, subject: &Subject) -> Result<Observed> {
             during,
             in_all,
         }),
-        audit,
+        audit: audit.or(told),
     })
 }
 

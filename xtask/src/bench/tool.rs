@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
-use super::metrics::Metrics;
+use super::metrics::{Account, Metrics};
 use crate::child::Guarded;
 use crate::setup::program;
 
@@ -26,6 +26,8 @@ pub(crate) enum Tool {
     Agent,
     /// The agent with a record of every transition.
     AgentStreamAll,
+    /// `agent events --all` by programs of its own, its lines to a file: what tcpstates does.
+    AgentEvents,
     /// libbpf-tools' tcpstates, its lines to a file.
     Tcpstates,
     /// libbpf-tools' tcplife, its lines to a file.
@@ -44,20 +46,43 @@ pub(super) struct Running {
     /// The agent's own account.
     pub(super) metrics: Option<Metrics>,
     /// Where the output goes, as long as it runs.
-    _output: TempDir,
+    output: TempDir,
+    /// Whether the output ends in an account.
+    tells_account: bool,
 }
 
+impl Running {
+    /// Ends the observer; returns what it says of itself in its last words, if it does.
+    pub(super) fn stop(self) -> Result<Option<Account>> {
+        let log = self.output.path().join(OUTPUT);
+        self.process.stop()?;
+        if !self.tells_account {
+            return Ok(None);
+        }
+        let said = fs::read_to_string(&log).context("could not read the output")?;
+        let last = said.lines().last().unwrap_or_default();
+        let account = Account::of_last_words(last);
+        account
+            .with_context(|| format!("the observer's last words are no account: {last:?}"))
+            .map(Some)
+    }
+}
+
+/// The file that an observer's output goes to.
+const OUTPUT: &str = "output";
+
 impl Tool {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Agent,
         Self::AgentStreamAll,
+        Self::AgentEvents,
         Self::Tcpstates,
         Self::Tcplife,
     ];
 
     pub(super) fn is_agent(self) -> bool {
-        matches!(self, Self::Agent | Self::AgentStreamAll)
+        matches!(self, Self::Agent | Self::AgentStreamAll | Self::AgentEvents)
     }
 
     /// What its row is called.
@@ -66,6 +91,7 @@ impl Tool {
             Self::Nothing => return "nothing (noise floor)".to_owned(),
             Self::Agent => "connstate",
             Self::AgentStreamAll => "connstate --stream all",
+            Self::AgentEvents => return "agent events --all, output to a file".to_owned(),
             Self::Tcpstates => return "tcpstates (libbpf-tools), output to a file".to_owned(),
             Self::Tcplife => return "tcplife (libbpf-tools), output to a file".to_owned(),
         };
@@ -77,8 +103,8 @@ impl Tool {
     /// The Debian package of a peer.
     pub(super) fn package(self) -> Option<&'static str> {
         match self {
-            Self::Nothing | Self::Agent | Self::AgentStreamAll => None,
             Self::Tcpstates | Self::Tcplife => Some("libbpf-tools"),
+            _ => None,
         }
     }
 
@@ -90,13 +116,16 @@ impl Tool {
     /// Starts the observer and waits until it observes; none where there is nothing to start.
     pub(super) fn start(self, subject: &Subject) -> Result<Option<Running>> {
         let output = tempfile::tempdir().context("could not make a directory for the output")?;
-        if !self.is_agent() {
-            let Some(program) = self.peer() else {
-                return Ok(None);
-            };
+        if let Some(program) = self.peer() {
             return start_peer(&program, output).map(Some);
         }
+        if self == Self::Nothing {
+            return Ok(None);
+        }
         let agent = subject.agent.as_deref().context("no agent was built")?;
+        if self == Self::AgentEvents {
+            return start_events(agent, output).map(Some);
+        }
         let mut arguments = subject.arguments.clone();
         if self == Self::AgentStreamAll {
             arguments.extend(["--stream".to_owned(), "all".to_owned()]);
@@ -106,9 +135,9 @@ impl Tool {
 
     fn peer(self) -> Option<PathBuf> {
         match self {
-            Self::Nothing | Self::Agent | Self::AgentStreamAll => None,
             Self::Tcpstates => program::path("tcpstates"),
             Self::Tcplife => program::path("tcplife"),
+            _ => None,
         }
     }
 }
@@ -119,14 +148,32 @@ fn start_agent(agent: &Path, arguments: &[String], output: TempDir) -> Result<Ru
     command
         .args(["run", "--web.listen-address", &address.to_string()])
         .args(arguments);
-    let log = output.path().join("output");
+    let log = output.path().join(OUTPUT);
     let mut process = spawn_into(&mut command, &log)?;
     let metrics = Metrics::at(address);
     wait_until(&mut process, &log, || metrics.is_ready())?;
     Ok(Running {
         process,
         metrics: Some(metrics),
-        _output: output,
+        output,
+        tells_account: false,
+    })
+}
+
+fn start_events(agent: &Path, output: TempDir) -> Result<Running> {
+    let mut command = Command::new(agent);
+    // Nobody listens there, so it loads programs of its own.
+    let nowhere = output.path().join("api.sock");
+    command.args(["events", "--all", "--table", "--api-socket"]);
+    let log = output.path().join(OUTPUT);
+    let mut process = spawn_into(command.arg(nowhere), &log)?;
+    let listens = || fs::read_to_string(&log).is_ok_and(|said| said.contains("listening"));
+    wait_until(&mut process, &log, listens)?;
+    Ok(Running {
+        process,
+        metrics: None,
+        output,
+        tells_account: true,
     })
 }
 
@@ -135,14 +182,15 @@ fn start_peer(program: &Path, output: TempDir) -> Result<Running> {
     if !Path::new("/sys/kernel/tracing/events").exists() {
         bail!("tracefs is not mounted: `mount -t tracefs tracefs /sys/kernel/tracing` mounts it");
     }
-    let log = output.path().join("output");
+    let log = output.path().join(OUTPUT);
     let mut process = spawn_into(&mut Command::new(program), &log)?;
     let descriptors = format!("/proc/{}/fd", process.id());
     wait_until(&mut process, &log, || observes(Path::new(&descriptors)))?;
     Ok(Running {
         process,
         metrics: None,
-        _output: output,
+        output,
+        tells_account: false,
     })
 }
 
