@@ -49,7 +49,7 @@ fn every_alert_has_a_test_and_a_runbook_that_names_it() -> Result<()> {
     ensure!(alerts.len() == runbooks.len() && alerts.len() >= 15);
     for (alert, runbook) in alerts.iter().zip(&runbooks) {
         let page =
-            fs::read_to_string(root().join(runbook)).with_context(|| format!("{runbook}"))?;
+            fs::read_to_string(root().join(runbook)).with_context(|| (*runbook).to_owned())?;
         ensure!(page.contains(alert), "{runbook} does not name {alert}");
         for part in [
             "## What it means",
