@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Mode, OFlags, open};
+
 /// Bytes of a file at most: certificates and keys take a few thousand.
 const MOST: u64 = 1 << 20;
 
@@ -30,8 +32,11 @@ impl Files {
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         self.0.push((path.to_owned(), stamp(path)));
         let mut content = Vec::new();
-        let file = File::open(path)?;
-        // A directory opens, and a pipe would never end.
+        // open(2) of a pipe would wait until somebody writes to it, which a regular file is not
+        // asked for.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(open(path, flags, Mode::empty())?);
+        // A directory opens, and a device may never end.
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
@@ -62,6 +67,10 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc::channel, thread, time::Duration};
+
+    use rustix::fs::{CWD, mkfifoat};
+
     use super::*;
 
     #[test]
@@ -86,10 +95,21 @@ mod tests {
     #[test]
     fn directories_pipes_and_huge_files_are_not_read() {
         let folder = tempfile::tempdir().unwrap();
-        let large = folder.path().join("large");
+        let [pipe, large] = ["pipe", "large"].map(|name| folder.path().join(name));
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
         File::create(&large).unwrap().set_len(MOST + 1).unwrap();
-        for path in [folder.path(), Path::new("/dev/zero"), &large] {
-            assert!(Files::default().read(path).is_err(), "{}", path.display());
+        for (path, says) in [
+            (folder.path(), "not a regular file"),
+            (Path::new("/dev/zero"), "not a regular file"),
+            (&pipe, "not a regular file"),
+            (&large, "larger than 1 MiB"),
+        ] {
+            // In a thread: who waits for a pipe's writer waits for ever.
+            let (answer, answered) = channel();
+            let own = path.to_owned();
+            thread::spawn(move || answer.send(Files::default().read(&own)));
+            let read = answered.recv_timeout(Duration::from_mins(1)).unwrap();
+            assert_eq!(read.unwrap_err().to_string(), says, "{}", path.display());
         }
     }
 }
