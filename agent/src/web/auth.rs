@@ -12,8 +12,10 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{users::Users, verified::Verified};
 
-/// Passwords compared with their hashes at once. Each takes a processor for 50 ms or more.
-const AT_ONCE: usize = 2;
+/// Passwords compared with their hashes at once, for all addresses together. Each takes a processor
+/// for 50 ms or more, and who has no credentials can ask for it: with one, they can keep busy no
+/// more than one.
+const AT_ONCE: usize = 1;
 
 /// Requests whose password is compared or waits for that, at most.
 const WAITING: usize = 32;
@@ -161,7 +163,11 @@ mod tests {
     async fn nobody_waits_for_ever() {
         let mut keeper = Gatekeeper::new().unwrap();
         keeper.patience = Duration::from_millis(1);
-        let _turns = keeper.at_once.acquire_many(2).await.unwrap();
+        let _turns = keeper
+            .at_once
+            .acquire_many(u32::try_from(AT_ONCE).unwrap())
+            .await
+            .unwrap();
         let judged = keeper.admit(&users(), Some(&header("alice:test"))).await;
         assert_eq!(judged, Admission::Busy);
     }
