@@ -29,7 +29,7 @@ pub fn curl(arguments: &[&str]) -> Result<Answer> {
         "--show-error",
         "--include",
         "--max-time",
-        "10",
+        "60",
     ]);
     command
         .args(["--write-out", "\n%{http_code}"])

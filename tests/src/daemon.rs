@@ -20,7 +20,7 @@ use nix::{
 use crate::http::{Response, Scrape, request};
 
 /// How long anything may take that should come at once.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Runs the daemon on a port of the kernel's choice.
 pub const RUN: [&str; 3] = ["run", "--web.listen-address", "127.0.0.1:0"];

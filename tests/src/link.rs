@@ -1,23 +1,17 @@
 //! Two network namespaces joined by a cable on which packets can be lost.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context as _, Result};
 use socket2::{Domain, Socket, Type};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, wait::DEADLINE};
 
 /// Of the addresses for documentation (RFC 5737), so that none can be meant elsewhere.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const CLIENT_MAC: &str = "02:00:00:00:00:01";
 const SERVER_MAC: &str = "02:00:00:00:00:02";
-
-/// How long a connection may take to open where nothing is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Two namespaces and the veth pair between them.
 #[derive(Debug)]
@@ -68,7 +62,7 @@ impl Link {
         let address = listener.local_addr()?;
         let client = self
             .client
-            .run(|| Ok(TcpStream::connect_timeout(&address, PATIENCE)?))?;
+            .run(|| Ok(TcpStream::connect_timeout(&address, DEADLINE)?))?;
         client.set_nodelay(true)?;
         let (server, _) = listener.accept()?;
         server.set_nodelay(true)?;

@@ -110,13 +110,11 @@ fn a_leak_is_found_by_each_filter_and_comes_with_advice() -> Result<()> {
     let mut page = Value::Null;
     wait::until("the leak to be told", || {
         page = served.json(&format!("/api/v1/findings?{mine}"))?;
-        Ok(page["total"] == 1)
+        // One of the three may be old enough a census before the others.
+        Ok(page["total"] == 1 && page["findings"][0]["count"] == 3)
     })?;
     let finding = &page["findings"][0];
-    ensure!(
-        finding["cause"] == "eof_unread" && finding["count"] == 3,
-        "{finding:#}"
-    );
+    ensure!(finding["cause"] == "eof_unread", "{finding:#}");
     ensure!(
         finding["advice"][0]["remedy"] == "application",
         "{finding:#}"

@@ -18,6 +18,7 @@ use tests::{
     http::request,
     load::{RESET_BY_LINGER, reset_by_linger},
     netns::Netns,
+    wait::DEADLINE,
 };
 
 #[test]
@@ -102,7 +103,7 @@ fn sigint_and_sigterm_leave_nothing_behind() -> Result<()> {
         let (status, took, log) = daemon.end(signal)?;
         eprintln!("{signal}: {status} after {took:?}; it held {ids:?}");
         assert!(status.success(), "{signal}: {status}: {log:?}");
-        assert!(took < Duration::from_secs(1), "{signal}: {took:?}");
+        assert!(took < Duration::from_secs(5), "{signal}: {took:?}");
         let named = |line: &String| line.contains("stopping") && line.contains(signal.as_str());
         assert!(log.iter().any(named), "{log:?}");
         // The kernel frees them a moment after the last descriptor is closed (bpf_prog_put()).
@@ -111,12 +112,13 @@ fn sigint_and_sigterm_leave_nothing_behind() -> Result<()> {
             && !left.is_empty()
         {
             ensure!(
-                started.elapsed() < Duration::from_secs(5),
+                started.elapsed() < DEADLINE,
                 "{signal} leaves {left:?} behind"
             );
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(pins_before, pins());
+        // Others' may have gone meanwhile.
+        assert!(pins().is_subset(&pins_before), "{:?}", pins());
     }
     Ok(())
 }
@@ -214,18 +216,17 @@ fn the_programs_log_only_where_debug_is_wanted() -> Result<()> {
         rustix::net::connect_unspec(&client)?;
         Ok(())
     })?;
-    let line = talking.wait("a line of the kernel programs", |daemon| {
+    // Other sockets of the host may close so, too, from another state.
+    let line = talking.wait("the line of the kernel programs", |daemon| {
         let log = daemon.log();
-        let mut lines = log.iter().map(|line| serde_json::from_str::<Value>(line));
-        lines.find_map(|line| {
-            line.ok()
-                .filter(|line| line["target"] == "connstate::kernel")
+        let lines = log.iter().map(|line| serde_json::from_str::<Value>(line));
+        lines.flatten().find(|line| {
+            let message = line["message"].as_str().unwrap_or_default();
+            line["target"] == "connstate::kernel" && message.contains("from state 1,")
         })
     })?;
     assert_eq!(line["level"], "DEBUG");
-    let message = line["message"].as_str().unwrap_or_default();
-    eprintln!("{message}");
-    assert!(message.contains("from state 1,"), "{message}");
+    eprintln!("{}", line["message"]);
     silent.wait("the close", |daemon| {
         let now = daemon.scrape().ok()?.value(closed).ok()?;
         (now > before).then_some(())

@@ -9,6 +9,7 @@ use tests::{
     censuses::{Censuses, of},
     daemon::Daemon,
     filter::{Filter, Packets},
+    http::number,
     netns::Netns,
     place::{Family, Place, own_descriptors, reset},
     wait::{clients_in, until},
@@ -100,9 +101,4 @@ fn the_daemon_shows_the_kernels_count_and_its_limit() -> Result<()> {
         eprintln!("{seen}");
         waited.context(seen)
     })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn number(count: u64) -> f64 {
-    count as f64
 }

@@ -22,7 +22,7 @@ use tests::{
     censuses::{Censuses, of},
     cgroup::Cgroup,
     daemon::Daemon,
-    http::Scrape,
+    http::{Scrape, number},
     link::netstat,
     netns::Netns,
     place::{Family, Place, own_descriptors},
@@ -383,9 +383,4 @@ fn the_daemon_shows_ports_and_who_connects() -> Result<()> {
             .then_some(())
     });
     waited.with_context(|| format!("{seen:?}; ports are used toward {all} destinations"))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "small numbers")]
-fn number(count: u64) -> f64 {
-    count as f64
 }

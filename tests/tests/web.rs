@@ -19,13 +19,17 @@ use tests::{
     http::request,
     place::own_descriptors,
     prometheus::Prometheus,
+    wait::until,
 };
 
 const PASSWORD: &str = "correct horse battery staple";
 
-/// What a scrape may take while others misbehave. Asserted is twenty times as much: the machine
-/// may have other things to do.
+/// What a scrape may take while others misbehave.
 const BUDGET: Duration = Duration::from_millis(50);
+
+/// What is asserted of it, for the machine may have other things to do: still half of the time that
+/// one who waited for the others to be cut off would take.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// What the agent may grow by meanwhile.
 const MEMORY_KIB: u64 = 32 * 1024;
@@ -113,6 +117,11 @@ fn tls_and_the_right_password_are_asked_for_on_every_path() -> Result<()> {
             assert!(text.contains("x-frame-options: deny\r\n"), "{text}");
         }
     }
+    // There are no metrics before.
+    until("the agent to be ready", || {
+        let answer = guarded.as_user("/readyz", "prometheus", PASSWORD)?;
+        Ok(answer.status == 200)
+    })?;
     let mut times = Vec::new();
     for _ in 0..3 {
         let started = Instant::now();
@@ -125,7 +134,7 @@ fn tls_and_the_right_password_are_asked_for_on_every_path() -> Result<()> {
             "{answer:?}"
         );
     }
-    eprintln!("the first answer and those after it, curl's start included: {times:?}");
+    eprintln!("answers to a user who is known, curl's start included: {times:?}");
 
     let plain = format!("http://{}/metrics", guarded.daemon.address());
     let answer = curl(&[&plain])?;
@@ -207,7 +216,7 @@ fn prometheus_scrapes_over_tls_with_a_password() -> Result<()> {
     )?;
     let folder = tempfile::tempdir()?;
     let configuration = format!(
-        "global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\nscrape_configs:\n- job_name: connstate\n  \
+        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n- job_name: connstate\n  \
          scheme: https\n  basic_auth: {{username: prometheus, password: {PASSWORD}}}\n  \
          tls_config: {{ca_file: {}}}\n  static_configs: [{{targets: ['{}']}}]\n",
         guarded.authority.certificate().display(),
@@ -216,8 +225,8 @@ fn prometheus_scrapes_over_tls_with_a_password() -> Result<()> {
     let mut prometheus = Prometheus::start(folder.path(), &configuration)?;
     prometheus.wait("up", |up| up > 0.5)?;
     let samples = prometheus.wait("scrape_samples_scraped", |samples| samples > 100.0)?;
-    // The connection stays, and the password is not checked anew each time.
-    prometheus.wait("count_over_time(up%5B1m%5D)", |scrapes| scrapes > 4.0)?;
+    // Each that succeeds is a 1, each that fails a 0.
+    prometheus.wait("sum_over_time(up%5B1m%5D)", |scrapes| scrapes > 4.0)?;
     let took = prometheus.wait("scrape_duration_seconds", |_| true)?;
     eprintln!(
         "{samples} samples, the last scrape took {:.1} ms",
@@ -280,11 +289,11 @@ fn a_changed_file_takes_effect_and_a_broken_one_does_not() -> Result<()> {
         (answer.status == 401).then_some(())
     })?;
     let (_, _, log) = guarded.daemon.end(Signal::SIGTERM)?;
-    let errors = log
-        .iter()
-        .filter(|line| line.contains("stays in force"))
-        .count();
-    assert_eq!(errors, 2, "each is told once: {log:?}");
+    // A look between the copies of the last certificate and of its key finds a third one.
+    for mistake in ["tls_server_config.keyfile", "it would serve without TLS"] {
+        let told = log.iter().filter(|line| line.contains(mistake)).count();
+        assert_eq!(told, 1, "{mistake}: {log:?}");
+    }
     Ok(())
 }
 
@@ -436,7 +445,7 @@ fn a_thousand_clients_that_never_finish_do_not_keep_others_from_metrics() -> Res
          {quiet:?}); resident {before} KiB before, {after} KiB with them, grown by {grown} KiB of \
          {MEMORY_KIB}; {sent} bytes of a head of 10 MB were taken"
     );
-    ensure!(longest < BUDGET * 20, "a scrape took {longest:?}");
+    ensure!(longest < LONGEST, "a scrape took {longest:?}");
     ensure!(grown < MEMORY_KIB, "it grew by {grown} KiB");
     ensure!(
         sent < 10_000_000,
@@ -448,8 +457,12 @@ fn a_thousand_clients_that_never_finish_do_not_keep_others_from_metrics() -> Res
     eprintln!("the longest scrape after they ended: {longest:?}");
     let (status, _, log) = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}: {log:?}");
-    let complaints = log.iter().filter(|line| !line.contains(" INFO ")).count();
-    ensure!(complaints < 3, "{log:?}");
+    // Of the server: the host may give others cause for complaint.
+    let complaints = log.iter().filter(|line| {
+        let mut ours = ["agent::web", "HTTP", "connection"].into_iter();
+        !line.contains(" INFO ") && ours.any(|part| line.contains(part))
+    });
+    ensure!(complaints.count() < 3, "{log:?}");
     Ok(())
 }
 

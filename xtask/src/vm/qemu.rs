@@ -12,7 +12,7 @@ use super::kernel::Kernel;
 use crate::child::Guarded;
 
 /// A run takes some ten seconds; this is what a slow host that has other things to do needs not.
-const DEADLINE: Duration = Duration::from_mins(2);
+const DEADLINE: Duration = Duration::from_mins(10);
 
 /// What process 1 writes to the device that ends the machine, where the test passed and where it
 /// failed. qemu makes it its own status, twice as much and one: neither is what qemu itself or a
