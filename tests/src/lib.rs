@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod cgroup;
 pub mod curl;
 pub mod daemon;
+pub mod disturbed;
 pub mod exact;
 pub mod filter;
 pub mod holder;

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     time::{Duration, Instant},
 };
 
@@ -20,43 +19,13 @@ use agent_ebpf::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{MapData, RingBuf};
 
-use crate::{link::netstat, netns::Netns, watch::Watch};
+use crate::{disturbed::Disturbed, link::netstat, netns::Netns, watch::Watch};
 
 /// The longest wait is for the third SYN, two seconds after the first.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Runs that the kernel hid from its programs are repeated, so often at most.
-const ATTEMPTS: usize = 10;
-
-/// Segments that the kernel sent again, and ran no program for: see
-/// [`Skipped::unseen`](crate::exact::Skipped::unseen).
-#[derive(Debug)]
-struct Unseen(String);
-
-impl fmt::Display for Unseen {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Unseen {}
-
-/// Repeats `run` where the kernel hid a segment from the programs.
-///
-/// # Errors
-///
-/// Any other of `run`, or that one every time.
-pub fn seen(run: impl Fn() -> Result<()>) -> Result<()> {
-    for attempt in 1..ATTEMPTS {
-        match run() {
-            Err(error) if error.is::<Unseen>() => {
-                eprintln!("run {attempt} is repeated: {error}");
-            }
-            other => return other,
-        }
-    }
-    run()
-}
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// State, packet, trigger.
 pub type Cell = (&'static str, &'static str, &'static str);
@@ -123,7 +92,8 @@ impl<'a> Sender<'a> {
     ///
     /// # Errors
     ///
-    /// Where they do not in time.
+    /// Where they do not in time; [`Disturbed`] where the kernel sent segments again and ran no
+    /// program for them: see [`Skipped::unseen`](crate::exact::Skipped::unseen).
     pub fn settle(&mut self, enough: impl Fn(&Cells) -> bool) -> Result<Cells> {
         self.settle_beside(0, enough)
     }
@@ -150,9 +120,31 @@ impl<'a> Sender<'a> {
                     format!("RetransSegs is {before}, counted are {cells:?}, told are {told:?}");
                 // What was counted agrees with what was told, and there was more.
                 ensure!(told == cells && counted + failed < before, message);
-                return Err(Unseen(message).into());
+                return Err(Disturbed(message).into());
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// The same, and until they are as many as the kernel's own counter `name` among `TcpExt` says:
+    /// of two that are read one after the other, the first may be a segment behind.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn settle_as(&mut self, name: &str, enough: impl Fn(&Cells) -> bool) -> Result<Cells> {
+        let started = Instant::now();
+        loop {
+            let cells = self.settle(&enough)?;
+            let found = netstat(self.netns, "TcpExt", name)?;
+            if found == cells.values().sum::<u64>() {
+                return Ok(cells);
+            }
+            ensure!(
+                started.elapsed() < DEADLINE,
+                "the kernel counts {found} for {name}, counted are {cells:?}"
+            );
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -184,17 +176,20 @@ impl<'a> Sender<'a> {
         cells
     }
 
-    /// Compares a counter of the kernel's own among `TcpExt` with what it should be.
+    /// Compares a counter of the kernel's own among `TcpExt` with what a test meant to bring about.
+    /// Where the machine is slow, a timer fires that should have been stopped.
     ///
     /// # Errors
     ///
-    /// Where it is another.
+    /// [`Disturbed`] where it is another.
     pub fn expect_netstat(&self, name: &str, expected: u64) -> Result<()> {
         let found = netstat(self.netns, "TcpExt", name)?;
-        ensure!(
-            found == expected,
+        if found == expected {
+            return Ok(());
+        }
+        Err(Disturbed(format!(
             "the kernel counts {found} for {name}, not {expected}"
-        );
-        Ok(())
+        ))
+        .into())
     }
 }

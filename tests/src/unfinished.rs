@@ -13,8 +13,12 @@ use agent_ebpf::state::TcpState;
 use anyhow::{Context as _, Result, ensure};
 use socket2::SockRef;
 
-use crate::stall::{
-    Closed, Connection, Fate, First, Found, Scene, SlowReader, Vigil, foretold, is_own, on_scene,
+use crate::{
+    disturbed::Disturbed,
+    stall::{
+        Closed, Connection, Fate, First, Found, Scene, SlowReader, Vigil, foretold, is_own,
+        on_scene,
+    },
 };
 
 const FATES: [Fate; 2] = [Fate::Closed, Fate::Held];
@@ -153,7 +157,7 @@ impl Unfinished {
     ///
     /// # Errors
     ///
-    /// Where something else is found.
+    /// Where something else is found; [`Disturbed`] where the retransmission timer fired.
     pub fn a_slow_path(self) -> Result<()> {
         on_scene(&[], |scene| {
             let mut all = Vec::new();
@@ -177,10 +181,12 @@ impl Unfinished {
                     scene.find(closed.local, |found| found.stall.cause == Cause::Draining)?;
                 self.belongs(&found, closed, scene.port()?)?;
                 let socket = &found.socket;
-                ensure!(
-                    socket.in_flight > 0 && socket.retransmits == 0,
-                    "{socket:#?}"
-                );
+                if socket.retransmits > 0 {
+                    // Its end is foretold then.
+                    let message = format!("the timer was faster than the path: {socket:#?}");
+                    return Err(Disturbed(message).into());
+                }
+                ensure!(socket.in_flight > 0, "{socket:#?}");
                 ensure!(
                     socket.end.by == EndedBy::Nothing && socket.end.after.is_none(),
                     "{socket:#?}"

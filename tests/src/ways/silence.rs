@@ -127,8 +127,9 @@ pub const ZERO_WINDOW: Way = Way {
     go: |place, n| {
         let connections = place.connections(n)?;
         for client in &connections.clients {
-            client.set_tcp_user_timeout(Some(PATIENCE))?;
             fill(client)?;
+            // Only now, lest it be over before the window is full.
+            client.set_tcp_user_timeout(Some(PATIENCE))?;
         }
         let _cut = Filter::drop(place.port, Packets::All)?;
         all_in(&connections.clients, Close)?;

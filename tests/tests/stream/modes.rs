@@ -8,6 +8,7 @@ use agent_ebpf::{
 };
 use anyhow::{Context as _, Result, ensure};
 use tests::{
+    disturbed::{Disturbed, undisturbed},
     exact::{Before, Skipped, unskipped},
     netns::Netns,
     place::{Family, Place, own_descriptors},
@@ -20,7 +21,7 @@ use super::options;
 
 #[test]
 fn late_tells_the_socket_that_lingered() -> Result<()> {
-    unskipped(late)
+    undisturbed(|| unskipped(late))
 }
 
 fn late() -> Result<Skipped> {
@@ -29,18 +30,23 @@ fn late() -> Result<Skipped> {
     let mut watch = Watch::with(&options(&netns, StreamMode::Late))?;
     let mut ring = watch.kernel().take_ring()?;
     let before = Before::now(&watch)?;
-    let cookie = netns.run(|| {
+    let (cookie, prompt) = netns.run(|| {
         own_descriptors()?;
         let place = Place::new(Family::V4);
         let mut connections = place.connections(2)?;
+        let begun = Instant::now();
         drop(connections.clients);
         minisockets(place.port, 2)?;
         let waiting = Instant::now();
         let late_one = connections.servers.pop().context("two")?;
         drop(connections.servers);
+        let prompt = begun.elapsed();
         until("one to be late", || Ok(waiting.elapsed() > late))?;
-        Ok(late_one.cookie()?)
+        Ok((late_one.cookie()?, prompt))
     })?;
+    if prompt > late {
+        return Err(Disturbed(format!("the prompt ones took {prompt:?}")).into());
+    }
     let skipped = before.settle(&watch, 22)?;
     if !skipped.is_none() {
         return Ok(skipped);
