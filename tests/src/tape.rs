@@ -27,15 +27,15 @@ pub struct Tally {
     pub retransmits: u64,
 }
 
-/// Drains `ring` until `over` says so, and then what is left.
+/// Drains `ring` until `over`, which is told what there was so far, says so, and then what is left.
 ///
 /// # Errors
 ///
 /// Where a record cannot be decoded.
-pub fn tally(ring: &mut RingBuf<MapData>, over: impl Fn() -> bool) -> Result<Tally> {
+pub fn tally(ring: &mut RingBuf<MapData>, over: impl Fn(&Tally) -> bool) -> Result<Tally> {
     let mut tally = Tally::default();
     loop {
-        let last = over();
+        let last = over(&tally);
         let mut failed = None;
         while stream::drain(ring, TURN, |record| {
             tally.received += 1;
