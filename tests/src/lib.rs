@@ -23,6 +23,7 @@ pub mod prometheus;
 pub mod sender;
 pub mod session;
 pub mod stall;
+pub mod states;
 pub mod tape;
 pub mod trace;
 pub mod tunnel;

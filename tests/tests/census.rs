@@ -1,7 +1,7 @@
 //! The census against `ss`, state by state.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{Shutdown, TcpStream},
 };
 
@@ -16,18 +16,17 @@ use agent_ebpf::{
         },
     },
 };
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use socket2::Socket;
 use tests::{
     censuses::{Censuses, of},
     link::{Link, lose},
     netns::Netns,
     place::{Connections, Family, Place},
+    states::{States, by_ss},
     wait::{self, all_in},
     watch::Watch,
 };
-
-type States = BTreeMap<&'static str, u64>;
 
 /// The states of `counts` that are not zero.
 fn states(counts: &[u64; STATE_COUNT]) -> States {
@@ -35,29 +34,6 @@ fn states(counts: &[u64; STATE_COUNT]) -> States {
     all.map(|state| (state.name(), counts[state as usize]))
         .filter(|(_, count)| *count > 0)
         .collect()
-}
-
-/// The same by `ss`.
-fn by_ss(netns: &Netns) -> Result<States> {
-    let mut states = States::new();
-    for line in netns.command("ss", &["-Htan"])?.lines() {
-        let state = match line.split_ascii_whitespace().next().unwrap_or_default() {
-            "ESTAB" => Established,
-            "SYN-SENT" => SynSent,
-            "SYN-RECV" => SynRecv,
-            "FIN-WAIT-1" => FinWait1,
-            "FIN-WAIT-2" => FinWait2,
-            "TIME-WAIT" => TimeWait,
-            "UNCONN" => Close,
-            "CLOSE-WAIT" => CloseWait,
-            "LAST-ACK" => LastAck,
-            "LISTEN" => Listen,
-            "CLOSING" => Closing,
-            other => bail!("a state unknown here: {other}"),
-        };
-        *states.entry(state.name()).or_default() += 1;
-    }
-    Ok(states)
 }
 
 fn expected(states: &[(TcpState, u64)]) -> States {
