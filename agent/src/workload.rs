@@ -1,7 +1,7 @@
 //! The workload that a cgroup's path names: a systemd unit, a container, a Kubernetes pod.
 //!
 //! Whoever may make a cgroup chooses its name, so the path is taken as hostile: what comes of it
-//! is bounded and free of control characters.
+//! is bounded and free of characters that a terminal acts on.
 
 use std::cmp::Reverse;
 
@@ -211,9 +211,22 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// The text as a label: bounded, and nothing in it that a terminal acts on.
-fn label(text: &str) -> String {
-    let clean = |char: char| if char.is_control() { '\u{fffd}' } else { char };
-    text.chars().take(LONGEST).map(clean).collect()
+pub(crate) fn label(text: &str) -> String {
+    plain(text, LONGEST)
+}
+
+/// As many characters of a text from elsewhere, without what [`steers`] the terminal.
+pub(crate) fn plain(text: &str, longest: usize) -> String {
+    let clean = |sign: char| if steers(sign) { '\u{fffd}' } else { sign };
+    text.chars().take(longest).map(clean).collect()
+}
+
+/// Whether a terminal acts on this rather than shows it, or shows others elsewhere for its sake:
+/// control characters, and the marks, embeddings, overrides and isolates of the bidirectional
+/// algorithm.
+pub(crate) fn steers(sign: char) -> bool {
+    sign.is_control()
+        || matches!(sign, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A task's name likewise: up to its NUL, what is no UTF-8 replaced, too.
@@ -487,10 +500,10 @@ mod tests {
 
     #[test]
     fn labels_are_bounded_and_clean() {
-        let workload = Workload::of_cgroup("/a\u{1b}[2J\t\u{9b}\u{7f}b.service");
+        let workload = Workload::of_cgroup("/a\u{1b}[2J\t\u{9b}\u{7f}\u{202e}b.service");
         assert_eq!(
             workload.name,
-            "unit:a\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}b.service"
+            "unit:a\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}\u{fffd}b.service"
         );
         let long = Workload::of_cgroup(&format!("/{}.service", "é".repeat(300)));
         assert_eq!(long.name, format!("unit:{}", "é".repeat(LONGEST - 5)));
@@ -555,8 +568,7 @@ mod tests {
             "1e597579_417e_482f_bf65_5fe170c3aebd",
         ];
         let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
-        let clean =
-            |text: &str| text.chars().count() <= LONGEST && !text.chars().any(char::is_control);
+        let clean = |text: &str| text.chars().count() <= LONGEST && !text.chars().any(steers);
         for _ in 0..20_000 {
             let mut odd = String::new();
             for _ in 0..numbers.below(24) {

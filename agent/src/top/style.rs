@@ -9,6 +9,8 @@ use ratatui::{
     symbols::border,
 };
 
+use crate::workload::steers;
+
 /// Colours and signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
@@ -171,7 +173,7 @@ impl Look {
     /// direction of the text; where it takes ASCII alone, everything else.
     pub(super) fn finish(self, buffer: &mut Buffer) {
         for cell in &mut buffer.content {
-            let unfit = |sign: char| forbidden(sign) || !(self.unicode || sign.is_ascii());
+            let unfit = |sign: char| steers(sign) || !(self.unicode || sign.is_ascii());
             if cell.symbol().contains(unfit) {
                 let plain = match cell.symbol() {
                     "…" => "~",
@@ -182,13 +184,6 @@ impl Look {
             }
         }
     }
-}
-
-/// Control characters, and the marks, embeddings, overrides and isolates of the bidirectional
-/// algorithm.
-fn forbidden(sign: char) -> bool {
-    sign.is_control()
-        || matches!(sign, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
