@@ -6,7 +6,13 @@ use agent_ebpf::{maps, record::StreamMode, state::TcpState};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{api, census, client::Client, detectors::Thresholds, logging::LogFormat, model::Setup};
+use crate::{
+    api, census,
+    client::{Client, Means},
+    detectors::Thresholds,
+    logging::LogFormat,
+    model::Setup,
+};
 
 /// The TCP connection-state agent: which connections do not finish closing, whose they are, why,
 /// and which kernel limit they are about to hit.
@@ -130,8 +136,8 @@ pub struct EventsArgs {
     #[arg(long)]
     pub pid: Option<u32>,
     /// Only those of sockets of this cgroup: its directory beneath the second version's
-    /// /sys/fs/cgroup
-    #[arg(long, value_name = "DIRECTORY")]
+    /// /sys/fs/cgroup. Not with --url: the directory is one of this host
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "url")]
     pub cgroup: Option<PathBuf>,
     /// A table, as tcpstates prints it, rather than JSON
     #[arg(long)]
@@ -147,9 +153,20 @@ pub struct EventsArgs {
 /// Which running agent is asked.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
-    /// The agent at this URL, http://HOST:PORT; it serves the API there with --web.enable-api
+    /// The agent at this URL, https://HOST:PORT or http://HOST:PORT; it serves the API there where
+    /// it asks for a password, or with --web.enable-api
     #[arg(long)]
     pub url: Option<String>,
+    /// With https://, the authorities one of which has signed the agent's certificate, in PEM;
+    /// without, they are those that this host trusts
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub ca_file: Option<PathBuf>,
+    /// The user to name to the agent, where it asks for a password
+    #[arg(long, value_name = "NAME", requires_all = ["url", "password_file"])]
+    pub username: Option<String>,
+    /// That user's password: the first line of this file
+    #[arg(long, value_name = "FILE", requires_all = ["url", "username"])]
+    pub password_file: Option<PathBuf>,
     /// The socket of this host's agent
     #[arg(long, value_name = "PATH", default_value = API_SOCKET)]
     pub api_socket: PathBuf,
@@ -160,10 +177,20 @@ impl AgentArgs {
     ///
     /// # Errors
     ///
-    /// Where the URL is none, or there is an agent that may not be asked.
+    /// Where the URL or a file is of no use, or there is an agent that may not be asked.
     pub async fn client(&self) -> Result<Option<Client>> {
         if let Some(url) = &self.url {
-            return Ok(Some(Client::of_url(url)?));
+            let user = self.username.as_deref().zip(self.password_file.as_deref());
+            let ca_file = self.ca_file.as_deref();
+            let client = Client::of_url(url, Means { ca_file, user })?;
+            if client.tells_password() {
+                eprintln!(
+                    "warning: the password goes to {} in the clear, for all on the way to read: \
+                     have the agent serve TLS, and write https://",
+                    client.place()
+                );
+            }
+            return Ok(Some(client));
         }
         match tokio::net::UnixStream::connect(&self.api_socket).await {
             Ok(_) => Ok(Some(Client::of_socket(&self.api_socket))),
@@ -390,6 +417,31 @@ mod tests {
             args.listen,
             ["[::]:9".parse().unwrap(), "127.0.0.2:10".parse().unwrap()]
         );
+    }
+
+    #[test]
+    fn what_a_url_takes_comes_with_one() {
+        let parse = |args: &str| {
+            let words = format!("agent events {args}");
+            Cli::try_parse_from(words.split_whitespace())
+        };
+        for args in [
+            "--url https://a --ca-file f",
+            "--url https://a --username u --password-file f",
+            "--url http://a --username u --password-file f",
+            "--cgroup /sys/fs/cgroup/a",
+        ] {
+            assert!(parse(args).is_ok(), "{args}");
+        }
+        for args in [
+            "--ca-file f",
+            "--username u --password-file f",
+            "--url https://a --username u",
+            "--url https://a --password-file f",
+            "--url https://a --cgroup /sys/fs/cgroup/a",
+        ] {
+            assert!(parse(args).is_err(), "{args}");
+        }
     }
 
     #[test]

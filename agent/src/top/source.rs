@@ -11,7 +11,6 @@ use std::{
 
 use agent_ebpf::{record::StreamMode, stream::Filter};
 use anyhow::{Context as _, Result};
-use http_body_util::BodyExt as _;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -69,6 +68,8 @@ pub fn top(args: &TopArgs) -> Result<ExitCode> {
         }
         None => (Source::own(args)?, "own programs".to_owned()),
     };
+    // An agent that refuses, or is not there, is said before the screen is taken.
+    runtime.block_on(source.snapshot())?;
     let (updates, told) = sync_channel(UPDATES);
     let (wants, asked) = channel();
     // It ends with the process: programs and maps go with their descriptors.
@@ -215,17 +216,17 @@ async fn read(client: &Client, updates: &SyncSender<Update>) -> Result<()> {
         ..EventsQuery::default()
     };
     let path = format!("/api/v1/events?{}", serde_urlencoded::to_string(&query)?);
-    let mut body = client.open(&path).await?.into_body();
+    let mut pieces = client.stream(&path).await?;
     let mut events = Events::default();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            events.add(&data)?;
-        }
-        let (mut lines, mut lost) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await? {
+        events.add(&piece)?;
+        let (mut lines, mut lost) = (Vec::new(), 0_u64);
         while let Some(Sent { kind, data }) = events.take() {
             if kind == b"lost" {
                 let untold: Untold = serde_json::from_slice(data)?;
-                lost += untold.lost + untold.skipped;
+                lost = lost
+                    .saturating_add(untold.lost)
+                    .saturating_add(untold.skipped);
             } else {
                 lines.push(serde_json::from_slice(data)?);
             }
