@@ -158,12 +158,7 @@ impl Client {
         Ok(Pieces::new(self.place(), response.into_body()))
     }
 
-    /// The answer to this path and query, its body still to come.
-    ///
-    /// # Errors
-    ///
-    /// Where it does not answer, or refuses.
-    pub async fn open(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+    async fn open(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
         let stream = match timeout(PATIENCE, self.connect()).await {
             Ok(stream) => TokioIo::new(stream?),
             Err(elapsed) => return Err(self.unreachable(elapsed.into())),

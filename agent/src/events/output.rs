@@ -1,7 +1,13 @@
 //! Writes to standard output, on a thread of its own: whoever reads it may be slow, or gone.
 
 use std::{
-    io::{self, Write as _},
+    fs::File,
+    io::{self, ErrorKind, Write as _},
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -9,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::{
     sync::{
-        mpsc::{Receiver, Sender, channel, error::TrySendError},
+        mpsc::{Permit, Receiver, Sender, channel, error::TrySendError},
         oneshot,
     },
     time::timeout,
@@ -24,6 +30,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Standard output.
 pub(super) struct Output {
     pieces: Option<Sender<Vec<u8>>>,
+    /// Lines written so far, the header not among them.
+    lines: Arc<AtomicU64>,
     /// How writing ended.
     ended: oneshot::Receiver<io::Result<()>>,
     _thread: JoinHandle<()>,
@@ -33,20 +41,35 @@ pub(super) struct Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Closed;
 
+/// What has become of the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Farewell {
+    /// So many were written.
+    pub(super) lines: u64,
+    /// Whether the reader had gone before, having seen enough.
+    pub(super) is_closed: bool,
+}
+
 impl Output {
     /// Writes `header` first.
     pub(super) fn start(header: Vec<u8>) -> Result<Self> {
+        // Without a buffer of its own: what is counted as written is.
+        let out = io::stdout().as_fd().try_clone_to_owned();
+        let out = File::from(out.context("standard output cannot be written to")?);
         let (pieces, to_write) = channel(PIECES);
         let (end, ended) = oneshot::channel();
+        let lines = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&lines);
         let thread = std::thread::Builder::new()
             .name("output".to_owned())
             .spawn(move || {
                 // Fails only where nobody asks how it ended.
-                let _nobody = end.send(write(&header, to_write));
+                let _nobody = end.send(write(out, &header, to_write, &counted));
             })
             .context("the system refused a thread")?;
         Ok(Self {
             pieces: Some(pieces),
+            lines,
             ended,
             _thread: thread,
         })
@@ -69,26 +92,51 @@ impl Output {
         }
     }
 
-    /// Waits until all is written, though not for ever.
-    pub(super) async fn finish(&mut self) -> Result<()> {
-        self.pieces = None;
-        match timeout(FAREWELL, &mut self.ended).await {
-            // A reader that has gone has seen enough; one that does not read is not waited for.
-            Ok(Ok(Err(error))) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).context("the events cannot be written")
-            }
-            _ => Ok(()),
+    /// Waits for room for a piece. Whoever gives up waiting has lost nothing.
+    pub(super) async fn room(&self) -> Result<Permit<'_, Vec<u8>>, Closed> {
+        match &self.pieces {
+            Some(pieces) => pieces.reserve().await.map_err(|_| Closed),
+            None => Err(Closed),
         }
+    }
+
+    /// Waits until all is written, though not for ever.
+    pub(super) async fn finish(&mut self) -> (Farewell, Result<()>) {
+        self.pieces = None;
+        let ended = timeout(FAREWELL, &mut self.ended).await;
+        let (is_closed, ended) = match ended {
+            // A reader that has gone has seen enough.
+            Ok(Ok(Err(error))) if error.kind() == ErrorKind::BrokenPipe => (true, Ok(())),
+            Ok(Ok(Err(error))) => (false, Err(error).context("the events cannot be written")),
+            // One that does not read is not waited for.
+            _ => (false, Ok(())),
+        };
+        let lines = self.lines.load(Ordering::Acquire);
+        (Farewell { lines, is_closed }, ended)
     }
 }
 
-fn write(header: &[u8], mut pieces: Receiver<Vec<u8>>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+fn write(
+    mut out: File,
+    header: &[u8],
+    mut pieces: Receiver<Vec<u8>>,
+    lines: &AtomicU64,
+) -> io::Result<()> {
     out.write_all(header)?;
-    out.flush()?;
     while let Some(piece) = pieces.blocking_recv() {
-        out.write_all(&piece)?;
-        out.flush()?;
+        let mut rest = piece.as_slice();
+        while !rest.is_empty() {
+            let taken = match out.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(taken) => taken,
+                Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+                Err(error) => return Err(error),
+            };
+            let (written, left) = rest.split_at(taken);
+            let ends = written.split(|byte| *byte == b'\n').skip(1).count();
+            lines.fetch_add(ends as u64, Ordering::Release);
+            rest = left;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! From a running agent.
 
+use std::{mem, pin::Pin, time::Duration};
+
 use anyhow::{Context as _, Result};
-use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 
 use super::{Count, line::Style, output::Output};
 use crate::{
@@ -9,74 +11,302 @@ use crate::{
         event::EventLine,
         events::{EventsQuery, Untold},
     },
-    client::Client,
+    client::{Client, Pieces},
     sse::{Events, Sent},
+    workload::{label, plain},
 };
 
+/// Bytes of lines that wait for room in the output at most, more than come in one piece.
+const WAITING: usize = 1 << 20;
+
+/// Between two lines that tell of losses: a reader that does not read may not for hours.
+const LOSSES_EVERY: Duration = Duration::from_secs(10);
+
+/// Characters of what is not understood that are shown.
+const LONGEST_STRANGE: usize = 200;
+
+/// The stream that an agent answers with.
+pub(super) async fn open(client: &Client, query: &EventsQuery) -> Result<Pieces> {
+    let path = format!("/api/v1/events?{}", serde_urlencoded::to_string(query)?);
+    Ok(client.stream(&path).await?)
+}
+
 /// Prints what the agent tells, until `stop`, its end, or that of whoever reads.
+///
+/// The stream is read whether the output has room or not: an agent disconnects those that do not
+/// take its answers. What finds no room is thrown away and counted.
 pub(super) async fn print(
-    client: &Client,
-    query: &EventsQuery,
+    mut pieces: Pieces,
     style: Style,
     output: &mut Output,
-    stop: impl Future<Output = ()>,
-) -> Result<Count> {
-    let path = format!("/api/v1/events?{}", serde_urlencoded::to_string(query)?);
-    let mut body = client.open(&path).await?.into_body();
-    let mut stop = std::pin::pin!(stop);
-    let mut events = Events::default();
-    let mut count = Count::default();
-    let mut greeted = false;
-    loop {
-        let frame = tokio::select! {
-            () = &mut stop => return Ok(count),
-            frame = body.frame() => frame,
-        };
-        let Some(frame) = frame else {
-            eprintln!("the agent at {} has stopped", client.place());
-            return Ok(count);
-        };
-        let frame = frame.with_context(|| format!("{} broke off", client.place()))?;
-        if !greeted {
-            // The first piece comes once the agent's programs tell what is asked for.
-            greeted = true;
-            eprintln!("listening to the agent at {}", client.place());
+    stop: Pin<&mut impl Future<Output = ()>>,
+    count: &mut Count,
+) -> Result<()> {
+    let mut reader = Reader {
+        style,
+        count,
+        events: Events::default(),
+        text: Vec::new(),
+        losses: Losses::default(),
+    };
+    let printed = reader.read(&mut pieces, output, stop).await;
+    // There may be room for the last lines; where there is none, they are not waited for.
+    let last = mem::take(&mut reader.text);
+    if !last.is_empty()
+        && let Ok(true) = output.has_room()
+    {
+        let _gone = output.write(last).await;
+    }
+    reader.losses.tell();
+    printed
+}
+
+/// Makes lines of a stream.
+struct Reader<'a> {
+    style: Style,
+    count: &'a mut Count,
+    events: Events,
+    /// Lines that wait for room.
+    text: Vec<u8>,
+    losses: Losses,
+}
+
+impl Reader<'_> {
+    async fn read(
+        &mut self,
+        pieces: &mut Pieces,
+        output: &Output,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<()> {
+        let mut greeted = false;
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                room = output.room(), if !self.text.is_empty() => {
+                    let Ok(room) = room else {
+                        return Ok(());
+                    };
+                    room.send(mem::take(&mut self.text));
+                    continue;
+                }
+                piece = pieces.next() => piece?,
+            };
+            let Some(piece) = piece else {
+                eprintln!("the agent at {} has stopped", pieces.place());
+                return Ok(());
+            };
+            if !greeted {
+                // The first piece comes once the agent's programs tell what is asked for.
+                greeted = true;
+                eprintln!("listening to the agent at {}", pieces.place());
+            }
+            self.take(&piece)?;
+            if self.losses.are_due(Instant::now()) {
+                self.losses.tell();
+            }
         }
-        if let Ok(data) = frame.into_data() {
-            events.add(&data)?;
+    }
+
+    /// Takes in a piece of the stream.
+    fn take(&mut self, piece: &[u8]) -> Result<()> {
+        self.events.add(piece)?;
+        while let Some(sent) = self.events.take() {
+            match told(sent)? {
+                Told::Lost(lost) => {
+                    self.count.lost = self.count.lost.saturating_add(lost);
+                    self.losses.add(0, lost);
+                }
+                Told::Event(_) if self.text.len() >= WAITING => {
+                    self.count.lost = self.count.lost.saturating_add(1);
+                    self.losses.add(1, 0);
+                }
+                Told::Event(line) => {
+                    self.style.write(&line, &mut self.text);
+                    self.count.printed += 1;
+                }
+                Told::Strange(what) => {
+                    if self.count.strange == 0 {
+                        eprintln!(
+                            "the agent tells what this one does not understand, being of another \
+                             version: {what}; such events are counted"
+                        );
+                    }
+                    self.count.strange += 1;
+                }
+            }
         }
-        let mut text = Vec::new();
-        while let Some(sent) = events.take() {
-            take(sent, style, &mut text, &mut count)?;
-        }
-        if !text.is_empty() && output.write(text).await.is_err() {
-            return Ok(count);
-        }
+        Ok(())
     }
 }
 
-fn take(sent: Sent<'_>, style: Style, text: &mut Vec<u8>, count: &mut Count) -> Result<()> {
-    let strange = "the agent tells what this one does not understand";
+/// What an agent tells.
+#[derive(Debug)]
+enum Told {
+    /// What happened.
+    Event(Box<EventLine>),
+    /// So many events were lost on the way.
+    Lost(u64),
+    /// Something of another version, in its words: a state or cause that is not known here.
+    Strange(String),
+}
+
+/// Reads what was sent. The agent may be anybody's, so nothing of it is handed on as it came: it is
+/// read, cleaned and written anew. What a newer agent adds to an event is left out.
+fn told(sent: Sent<'_>) -> Result<Told> {
     if sent.kind == b"lost" {
-        let untold: Untold = serde_json::from_slice(sent.data).context(strange)?;
-        count.lost += untold.lost;
-        eprintln!(
-            "{} events lost: this reader, or what it writes to, is too slow",
-            untold.lost
+        let untold: Untold = serde_json::from_slice(sent.data)
+            .map_err(|error| anyhow::anyhow!(plain(&error.to_string(), LONGEST_STRANGE)))
+            .context("the agent tells of losses what this one does not understand")?;
+        return Ok(Told::Lost(untold.lost));
+    }
+    if !sent.kind.is_empty() {
+        let kind = String::from_utf8_lossy(sent.kind);
+        return Ok(Told::Strange(plain(&kind, LONGEST_STRANGE)));
+    }
+    Ok(match serde_json::from_slice::<EventLine>(sent.data) {
+        Ok(mut line) => {
+            line.process = line.process.map(|name| label(&name).into());
+            Told::Event(Box::new(line))
+        }
+        Err(error) => Told::Strange(plain(&error.to_string(), LONGEST_STRANGE)),
+    })
+}
+
+/// Events that were lost and have not been told of.
+#[derive(Debug, Default)]
+struct Losses {
+    /// For want of room in the output.
+    here: u64,
+    /// On the way here.
+    before: u64,
+    /// Since when.
+    since: Option<Instant>,
+}
+
+impl Losses {
+    fn add(&mut self, here: u64, before: u64) {
+        self.here = self.here.saturating_add(here);
+        self.before = self.before.saturating_add(before);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn are_due(&self, now: Instant) -> bool {
+        let waited = self.since.map(|since| now.saturating_duration_since(since));
+        waited.is_some_and(|waited| waited >= LOSSES_EVERY)
+    }
+
+    fn tell(&mut self) {
+        if self.here > 0 {
+            eprintln!(
+                "{} events lost: whoever reads them is too slow, or does not read",
+                self.here
+            );
+        }
+        if self.before > 0 {
+            eprintln!(
+                "{} events lost: this reader, or the way to it, is too slow",
+                self.before
+            );
+        }
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: &str, data: &str) -> Result<Told> {
+        told(Sent {
+            kind: kind.as_bytes(),
+            data: data.as_bytes(),
+        })
+    }
+
+    fn written(data: &str, style: Style) -> String {
+        let Told::Event(line) = read("", data).unwrap() else {
+            panic!("{data}")
+        };
+        let mut text = Vec::new();
+        style.write(&line, &mut text);
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_written_anew_and_clean() {
+        let hostile = r#"{ "time": 1.0, "new": "\u001b[2J", "event": "transition", "local": "[::1]:80",
+            "remote": "[::1]:4", "process": "a\u001b]0;x\u0007\u009b\u202eb" }"#;
+        let json = written(hostile, Style::Json);
+        assert_eq!(
+            json,
+            "{\"time\":1.0,\"event\":\"transition\",\"local\":\"[::1]:80\",\"remote\":\
+             \"[::1]:4\",\"process\":\"a\u{fffd}]0;x\u{fffd}\u{fffd}\u{fffd}b\"}\n"
         );
-        return Ok(());
+        let row = written(hostile, Style::Table);
+        assert!(
+            row.contains(" a\u{fffd}]0;x\u{fffd}\u{fffd}\u{fffd}b "),
+            "{row}"
+        );
+        // Escapes that JSON needs stay.
+        let quoted = hostile.replace("\\u0007", "\\\"");
+        let json = written(&quoted, Style::Json);
+        assert!(serde_json::from_str::<EventLine>(&json).is_ok(), "{json}");
     }
-    match style {
-        // It is one already.
-        Style::Json => {
-            text.extend_from_slice(sent.data);
-            text.push(b'\n');
+
+    #[test]
+    fn another_version_is_counted_and_its_words_are_clean() {
+        for (kind, data) in [
+            ("", r#"{"time":0.0,"event":"\u001b[2J"}"#),
+            ("", "\u{1b}[2J"),
+            ("\u{1b}[2J", "{}"),
+        ] {
+            let Ok(Told::Strange(what)) = read(kind, data) else {
+                panic!("{data}")
+            };
+            assert!(!what.contains('\u{1b}'), "{what}");
         }
-        Style::Table => {
-            let line: EventLine = serde_json::from_slice(sent.data).context(strange)?;
-            style.write(&line, text);
-        }
+        assert!(matches!(
+            read("lost", r#"{"lost":7,"new":1}"#),
+            Ok(Told::Lost(7))
+        ));
+        let error = format!("{:#}", read("lost", r#"{"lost":"\u001b[2J"}"#).unwrap_err());
+        assert!(!error.contains('\u{1b}'), "{error}");
     }
-    count.printed += 1;
-    Ok(())
+
+    #[test]
+    fn beyond_what_waits_events_are_lost_and_no_count_overflows() {
+        let mut count = Count::default();
+        let mut reader = Reader {
+            style: Style::Json,
+            count: &mut count,
+            events: Events::default(),
+            text: vec![b' '; WAITING],
+            losses: Losses::default(),
+        };
+        let event = r#"{"time":0.0,"event":"transition","local":"[::1]:1","remote":"[::1]:2"}"#;
+        let event = format!("data: {event}\n\n");
+        reader.take(event.as_bytes()).unwrap();
+        reader.text.clear();
+        reader.take(event.as_bytes()).unwrap();
+        assert_eq!((reader.losses.here, reader.losses.before), (1, 0));
+        let lost = format!("event: lost\ndata: {{\"lost\":{}}}\n\n", u64::MAX);
+        reader.take(lost.as_bytes()).unwrap();
+        assert_eq!(reader.losses.before, u64::MAX);
+        assert_eq!((count.printed, count.lost), (1, u64::MAX));
+    }
+
+    #[test]
+    fn losses_are_told_now_and_then() {
+        let mut losses = Losses::default();
+        let now = Instant::now();
+        assert!(!losses.are_due(now + LOSSES_EVERY));
+        losses.add(1, 0);
+        losses.add(1, 2);
+        assert!(!losses.are_due(now));
+        let later = Instant::now() + LOSSES_EVERY;
+        assert!(losses.are_due(later));
+        losses.tell();
+        assert!(!losses.are_due(later));
+    }
 }
