@@ -222,7 +222,7 @@ fn transitions_are_told_over_tls_with_a_password_and_their_end_is_said() -> Resu
     eprintln!("{words}");
     ensure!(status.code() == Some(1), "{status}: {words}");
     ensure!(words.contains("broke off"), "{words}");
-    let count = format!("{} events; 0 lost\n", lines.all().len());
+    let count = format!("{} events; 0 lost", lines.all().len());
     ensure!(words.contains(&count), "{count}: {words}");
     Ok(())
 }

@@ -113,13 +113,15 @@ impl Reader<'_> {
         self.events.add(piece)?;
         while let Some(sent) = self.events.take() {
             match told(sent)? {
-                Told::Lost(lost) => {
+                Told::Lost(untold) => {
+                    let lost = untold.lost.saturating_add(untold.ring_full);
                     self.count.lost = self.count.lost.saturating_add(lost);
-                    self.losses.add(0, lost);
+                    self.count.missed = self.count.missed.saturating_add(untold.missed);
+                    self.losses.add(0, untold);
                 }
                 Told::Event(_) if self.text.len() >= WAITING => {
                     self.count.lost = self.count.lost.saturating_add(1);
-                    self.losses.add(1, 0);
+                    self.losses.add(1, Untold::default());
                 }
                 Told::Event(line) => {
                     self.style.write(&line, &mut self.text);
@@ -146,7 +148,7 @@ enum Told {
     /// What happened.
     Event(Box<EventLine>),
     /// So many events were lost on the way.
-    Lost(u64),
+    Lost(Untold),
     /// Something of another version, in its words: a state or cause that is not known here.
     Strange(String),
 }
@@ -155,10 +157,10 @@ enum Told {
 /// read, cleaned and written anew. What a newer agent adds to an event is left out.
 fn told(sent: Sent<'_>) -> Result<Told> {
     if sent.kind == b"lost" {
-        let untold: Untold = serde_json::from_slice(sent.data)
+        let untold = serde_json::from_slice(sent.data)
             .map_err(|error| anyhow::anyhow!(plain(&error.to_string(), LONGEST_STRANGE)))
             .context("the agent tells of losses what this one does not understand")?;
-        return Ok(Told::Lost(untold.lost));
+        return Ok(Told::Lost(untold));
     }
     if !sent.kind.is_empty() {
         let kind = String::from_utf8_lossy(sent.kind);
@@ -178,16 +180,22 @@ fn told(sent: Sent<'_>) -> Result<Told> {
 struct Losses {
     /// For want of room in the output.
     here: u64,
-    /// On the way here.
-    before: u64,
+    /// Before they came here.
+    untold: Untold,
     /// Since when.
     since: Option<Instant>,
 }
 
 impl Losses {
-    fn add(&mut self, here: u64, before: u64) {
+    fn add(&mut self, here: u64, more: Untold) {
         self.here = self.here.saturating_add(here);
-        self.before = self.before.saturating_add(before);
+        for (sum, more) in [
+            (&mut self.untold.lost, more.lost),
+            (&mut self.untold.ring_full, more.ring_full),
+            (&mut self.untold.missed, more.missed),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
         self.since.get_or_insert_with(Instant::now);
     }
 
@@ -197,17 +205,33 @@ impl Losses {
     }
 
     fn tell(&mut self) {
-        if self.here > 0 {
-            eprintln!(
-                "{} events lost: whoever reads them is too slow, or does not read",
-                self.here
-            );
-        }
-        if self.before > 0 {
-            eprintln!(
-                "{} events lost: this reader, or the way to it, is too slow",
-                self.before
-            );
+        let Untold {
+            lost,
+            ring_full,
+            missed,
+            ..
+        } = self.untold;
+        for (count, what) in [
+            (
+                self.here,
+                "events lost: whoever reads them is too slow, or does not read",
+            ),
+            (
+                lost,
+                "events lost: this reader, or the way to it, is too slow",
+            ),
+            (
+                ring_full,
+                "events of that host lost: the agent's ring buffer was full",
+            ),
+            (
+                missed,
+                "times the kernel skipped a program, and what happened then is not told",
+            ),
+        ] {
+            if count > 0 {
+                eprintln!("{count} {what}");
+            }
         }
         *self = Self::default();
     }
@@ -266,10 +290,10 @@ mod tests {
             };
             assert!(!what.contains('\u{1b}'), "{what}");
         }
-        assert!(matches!(
-            read("lost", r#"{"lost":7,"new":1}"#),
-            Ok(Told::Lost(7))
-        ));
+        let Ok(Told::Lost(untold)) = read("lost", r#"{"lost":7,"new":1}"#) else {
+            panic!("nothing was lost")
+        };
+        assert_eq!(untold.lost, 7);
         let error = format!("{:#}", read("lost", r#"{"lost":"\u001b[2J"}"#).unwrap_err());
         assert!(!error.contains('\u{1b}'), "{error}");
     }
@@ -289,11 +313,13 @@ mod tests {
         reader.take(event.as_bytes()).unwrap();
         reader.text.clear();
         reader.take(event.as_bytes()).unwrap();
-        assert_eq!((reader.losses.here, reader.losses.before), (1, 0));
-        let lost = format!("event: lost\ndata: {{\"lost\":{}}}\n\n", u64::MAX);
+        assert_eq!((reader.losses.here, reader.losses.untold.lost), (1, 0));
+        let most = u64::MAX;
+        let lost =
+            format!("event: lost\ndata: {{\"lost\":{most},\"ring_full\":{most},\"missed\":5}}\n\n");
         reader.take(lost.as_bytes()).unwrap();
-        assert_eq!(reader.losses.before, u64::MAX);
-        assert_eq!((count.printed, count.lost), (1, u64::MAX));
+        assert_eq!(reader.losses.untold.ring_full, u64::MAX);
+        assert_eq!((count.printed, count.lost, count.missed), (1, u64::MAX, 5));
     }
 
     #[test]
@@ -301,8 +327,8 @@ mod tests {
         let mut losses = Losses::default();
         let now = Instant::now();
         assert!(!losses.are_due(now + LOSSES_EVERY));
-        losses.add(1, 0);
-        losses.add(1, 2);
+        losses.add(1, Untold::default());
+        losses.add(1, Untold::default());
         assert!(!losses.are_due(now));
         let later = Instant::now() + LOSSES_EVERY;
         assert!(losses.are_due(later));

@@ -224,9 +224,8 @@ async fn read(client: &Client, updates: &SyncSender<Update>) -> Result<()> {
         while let Some(Sent { kind, data }) = events.take() {
             if kind == b"lost" {
                 let untold: Untold = serde_json::from_slice(data)?;
-                lost = lost
-                    .saturating_add(untold.lost)
-                    .saturating_add(untold.skipped);
+                let more = [untold.lost, untold.skipped, untold.ring_full, untold.missed];
+                lost = more.into_iter().fold(lost, u64::saturating_add);
             } else {
                 lines.push(serde_json::from_slice(data)?);
             }
