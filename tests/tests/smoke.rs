@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 
+use agent_ebpf::close::CloseCause::FinWait2TimeWait;
 use anyhow::{Result, ensure};
 use tests::{
     disturbed::{Disturbed, undisturbed},
@@ -53,7 +54,7 @@ fn one_connection() -> Result<Skipped> {
     );
     let closes = closes(&view);
     // tcp_fin() delays the acknowledgement by 40 ms, in which the server closes unless it is held up.
-    if closes.contains(&("fin_wait2_time_wait", 1)) {
+    if closes.contains(&(FinWait2TimeWait.name(), 1)) {
         return Err(Disturbed(format!("the server was late: {closes:?}")).into());
     }
     // The server acknowledges the FIN with its own.
