@@ -127,7 +127,7 @@ pub struct EventsArgs {
     #[arg(long)]
     pub all: bool,
     /// Only transitions out of or into this state; repeatable
-    #[arg(long, value_name = "STATE", value_parser = state)]
+    #[arg(long, value_name = "STATE", value_parser = api::events::state)]
     pub state: Vec<TcpState>,
     /// Only those of sockets with this port, on either end
     #[arg(long)]
@@ -208,10 +208,6 @@ impl AgentArgs {
 
 /// Where an agent serves its API to this host.
 pub const API_SOCKET: &str = "/run/connstate/api.sock";
-
-fn state(name: &str) -> Result<TcpState, String> {
-    api::events::state(name)
-}
 
 /// What is watched, and when it is told.
 #[derive(Clone, Debug, Args)]

@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
+    task::yield_now,
     time::{Instant, timeout},
 };
 
@@ -32,6 +33,9 @@ use crate::{
 
 /// How long nothing is written before a comment is: then a reader that has gone is noticed.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// Events that are written for one reader before others have their turn.
+const AT_A_TIME: usize = 32;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -207,7 +211,7 @@ impl Reader {
                 heard = timeout(left, self.listener.hear()) => heard,
             };
             match heard {
-                Ok(Some(heard)) => self.pace.write(&heard, &mut text),
+                Ok(Some(heard)) => self.pace.write(&heard, &mut text).await,
                 Ok(None) => return None,
                 Err(_elapsed) => text.extend_from_slice(b": still listening\n\n"),
             }
@@ -234,7 +238,7 @@ impl Pace {
     }
 
     /// Writes what was heard, as far as the pace allows.
-    fn write(&mut self, heard: &Heard, into: &mut Vec<u8>) {
+    async fn write(&mut self, heard: &Heard, into: &mut Vec<u8>) {
         let boot = clock::boot();
         let mut untold = Untold {
             lost: heard.lost,
@@ -242,12 +246,16 @@ impl Pace {
             ring_full: heard.missing.ring_full,
             missed: heard.missing.missed,
         };
-        for told in &heard.events {
-            if self.allows() {
-                write_event(told, boot, into);
-            } else {
-                untold.skipped += 1;
+        for some in heard.events.chunks(AT_A_TIME) {
+            for told in some {
+                if self.allows() {
+                    write_event(told, boot, into);
+                } else {
+                    untold.skipped += 1;
+                }
             }
+            // All streams share one thread with those who scrape.
+            yield_now().await;
         }
         if untold != Untold::default() {
             write_line(b"event: lost\n", &untold, into);

@@ -1,6 +1,7 @@
 //! One picture of the host, as `agent snapshot --json` prints it and `/api/v1/snapshot` serves it.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
@@ -21,6 +22,10 @@ use crate::{
 
 /// The shape of the JSON; it rises with every change that could break a reader.
 pub const VERSION: u32 = 1;
+
+/// Listening sockets told of each network namespace: else thousands of namespaces with as many of
+/// them would make an answer that nobody can hold.
+const LISTENERS: usize = 1_000;
 
 /// What is known of the host's TCP sockets: states, limits, findings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,8 +90,11 @@ pub struct Namespace {
     pub ephemeral_ports: Option<u32>,
     /// The destination toward which most of them are used.
     pub most_crowded: Option<Crowded>,
-    /// Its listening sockets.
+    /// Its listening sockets, at most 1 000: those in whose queues most wait.
     pub listeners: Vec<Listener>,
+    /// Those beyond.
+    #[serde(default)]
+    pub listeners_untold: usize,
     /// Its TCP sysctls, by name.
     pub sysctls: BTreeMap<String, u64>,
 }
@@ -223,7 +231,9 @@ impl Namespace {
             .tw
             .zip(limits.sysctls.get("tcp_max_tw_buckets"));
         let most_crowded = namespace.ports.iter().max_by_key(|ports| ports.used);
-        let listeners = namespace.listeners.iter();
+        let mut listeners: Vec<_> = namespace.listeners.iter().collect();
+        listeners.sort_by_key(|listener| (Reverse(listener.accept_queue), listener.local));
+        let listeners_untold = listeners.len().saturating_sub(LISTENERS);
         let sysctls = limits.sysctls.iter();
         Self {
             netns: namespace.name(),
@@ -235,7 +245,10 @@ impl Namespace {
             minisockets: minisockets.map(|(count, limit)| Limited { count, limit }),
             ephemeral_ports: limits.sysctls.ephemeral_ports(),
             most_crowded: most_crowded.copied().map(Crowded::from),
+            listeners_untold,
             listeners: listeners
+                .into_iter()
+                .take(LISTENERS)
                 .map(|listener| Listener {
                     address: listener.local,
                     accept_queue: Limited {
@@ -305,4 +318,28 @@ fn transitions(view: &View) -> Vec<TransitionCount> {
         }
     }
     transitions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listeners_told_are_those_in_whose_queues_most_wait() {
+        let listener = |port: u16| crate::census::Listener {
+            local: ([127, 0, 0, 1], port).into(),
+            cookie: port.into(),
+            cgroup: 0,
+            accept_queue: u32::from(port == 1_004),
+            accept_queue_limit: 128,
+        };
+        let namespace = NamespaceCensus {
+            listeners: (1..=1_005).map(listener).collect(),
+            ..NamespaceCensus::default()
+        };
+        let told = Namespace::of(&namespace);
+        assert_eq!((told.listeners.len(), told.listeners_untold), (1_000, 5));
+        assert_eq!(told.listeners[0].address.port(), 1_004);
+        assert_eq!(told.listeners[1].address.port(), 1);
+    }
 }

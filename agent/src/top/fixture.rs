@@ -157,6 +157,7 @@ fn namespace(netns: &str, minisockets: u64, crowded: Option<(&str, u16, u64)>) -
             used,
         }),
         listeners: Vec::new(),
+        listeners_untold: 0,
         sysctls: BTreeMap::new(),
     }
 }
