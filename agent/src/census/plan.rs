@@ -130,11 +130,13 @@ impl Budget {
                 let is_first = self.full.is_none();
                 let full = mean(self.full, cost);
                 self.full = Some(full);
-                // The first may be the last, followed by quick ones, which are cheaper.
+                let pause = full * CPU_SHARE_DIVISOR;
+                // The first may be the last, followed by quick ones, which are cheaper: then the
+                // next one need not wait until all of it is paid for.
                 if is_first && of_full * CPU_SHARE_DIVISOR > RAREST_FULL.max(interval) {
-                    interval
+                    interval.max(pause.min(RAREST_FULL))
                 } else {
-                    interval.max(full * CPU_SHARE_DIVISOR)
+                    interval.max(pause)
                 }
             }
             Plan::Quick(_) => {
@@ -267,7 +269,7 @@ mod tests {
         );
         let mut fresh = Budget::default();
         let mut space = || fresh.space(&Plan::Full, ms(1_500), ms(1_500), INTERVAL);
-        assert_eq!(space(), INTERVAL, "quick ones follow");
+        assert_eq!(space(), RAREST_FULL, "quick ones follow");
         assert_eq!(space(), ms(187_500), "they did not");
         let quick = Plan::Quick(BTreeSet::new());
         assert_eq!(budget.space(&quick, ms(100), ms(0), INTERVAL), at(18));
