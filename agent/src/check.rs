@@ -5,7 +5,9 @@ use std::{fmt::Write as _, process::ExitCode};
 use agent_ebpf::fields::Need;
 
 use crate::{
-    kernel::{FieldReport, Host, Kernel, KernelTypes, Options, ProgramReport, Verdict},
+    kernel::{
+        CapabilityReport, FieldReport, Host, Kernel, KernelTypes, Options, ProgramReport, Verdict,
+    },
     logging::chain,
 };
 
@@ -27,8 +29,8 @@ pub struct Report {
     pub release: String,
     /// Where its BTF is, if it is there.
     pub btf: Result<String, String>,
-    /// Capabilities that are needed and missing.
-    pub missing_capabilities: Vec<&'static str>,
+    /// Every capability that is of use; none where the kernel does not tell.
+    pub capabilities: Vec<CapabilityReport>,
     /// Why nothing could be loaded, if so.
     pub failure: Option<String>,
     /// Every field.
@@ -56,7 +58,7 @@ impl Report {
                 .to_string_lossy()
                 .into_owned(),
             btf: Err(format!("none at {}", options.btf_path.display())),
-            missing_capabilities: Vec::new(),
+            capabilities: Vec::new(),
             failure: None,
             fields: Vec::new(),
             programs: Vec::new(),
@@ -66,7 +68,7 @@ impl Report {
                 if host.has_btf {
                     report.btf = Ok(host.btf_path.display().to_string());
                 }
-                report.missing_capabilities = host.missing_capabilities;
+                report.capabilities = host.capabilities;
             }
             Err(error) => report.failure = Some(chain(&error)),
         }
@@ -95,7 +97,11 @@ impl Report {
             };
             let field =
                 |report: &FieldReport| report.field.need == need && !report.location.is_present();
-            self.programs.iter().any(program) || self.fields.iter().any(field)
+            let capability =
+                |report: &CapabilityReport| report.capability.need == need && !report.is_held;
+            self.programs.iter().any(program)
+                || self.fields.iter().any(field)
+                || self.capabilities.iter().any(capability)
         };
         if self.failure.is_some() || lacks(Need::Needed) {
             Extent::None
@@ -120,13 +126,16 @@ impl Report {
             Ok(path) => line(format_args!("BTF           {path}")),
             Err(missing) => line(format_args!("BTF           {missing}")),
         }
-        if self.missing_capabilities.is_empty() {
-            line(format_args!(
-                "capabilities  CAP_BPF and CAP_PERFMON are there"
-            ));
-        } else {
-            let missing = self.missing_capabilities.join(" and ");
-            line(format_args!("capabilities  {missing} missing"));
+        if !self.capabilities.is_empty() {
+            line(format_args!("\ncapabilities"));
+        }
+        for report in &self.capabilities {
+            let (name, purpose) = (report.capability.name, report.capability.purpose);
+            let held = if report.is_held { "held" } else { "missing" };
+            line(format_args!("  {name:<23} {held}"));
+            if !report.is_held {
+                line(format_args!("  {:<23} lost: {purpose}", ""));
+            }
         }
         if !self.programs.is_empty() {
             line(format_args!("\nprograms"));

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use agent_ebpf::stream::StreamSettings;
+use agent_ebpf::{fields::Need, stream::StreamSettings};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -27,7 +27,7 @@ use crate::{
     engine::{Engine, Outside},
     feed::Feed,
     http,
-    kernel::{Kernel, Options, Verdict},
+    kernel::{Host, Kernel, Options, Verdict},
     model::{Model, Setup},
     series::Bounds,
     view::View,
@@ -53,15 +53,24 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         .collect::<Result<Vec<_>>>()?;
     let api_socket = api_socket(args.api_socket.as_deref())?;
     let census = args.watched.census(args.census_interval)?;
-    let kernel = Kernel::load(&Options {
+    let options = Options {
         stream: StreamSettings::own(args.stream.into()),
         ring_bytes: args.ring_bytes,
         socket_capacity: args.socket_capacity,
         only_netns: census.only_netns,
         bpf_stats: args.bpf_stats,
         ..Options::default()
-    })?;
+    };
+    let kernel = Kernel::load(&options)?;
     let attached = announce(&kernel);
+    // Of one namespace alone it takes no more than it needs to run.
+    if options.only_netns == 0
+        && let Ok(host) = Host::look(&options.btf_path)
+    {
+        for missing in host.missing(Need::Optional) {
+            warn!(capability = missing.name, lost = missing.purpose, "missing");
+        }
+    }
     let (views, latest) = watch::channel::<Option<Arc<View>>>(None);
     let model = Model::new(Setup {
         bpf_stats: args.bpf_stats,

@@ -4,12 +4,14 @@
 //! alone ([`watch`]) and does something to real sockets in it: most make connections end in one
 //! of the [`ways`] known and compare what was counted with the [`trace`] these must leave.
 
+pub mod alertmanager;
 pub mod bpf_ids;
 pub mod censuses;
 pub mod certificates;
 pub mod cgroup;
 pub mod curl;
 pub mod daemon;
+pub mod debian;
 pub mod disturbed;
 pub mod exact;
 pub mod filter;
@@ -28,6 +30,8 @@ pub mod tape;
 pub mod trace;
 pub mod tunnel;
 pub mod unfinished;
+pub mod unit;
 pub mod wait;
 pub mod watch;
 pub mod ways;
+pub mod webhook;

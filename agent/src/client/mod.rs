@@ -1,11 +1,12 @@
 //! Asks a running agent: on its Unix socket, or by URL.
 //!
-//! [`url`] reads the URL, [`tls`] encrypts what goes there and has the agent prove that it is the
-//! one, [`password`] says who asks. [`pieces`] is an answer that goes on, [`error`] what can be
-//! wrong.
+//! [`url`] reads the URL, [`resolver`] keeps to what can find its host, [`tls`] encrypts what goes
+//! there and has the agent prove that it is the one, [`password`] says who asks. [`pieces`] is an
+//! answer that goes on, [`error`] what can be wrong.
 
 mod error;
 mod url;
+mod resolver;
 mod tls;
 mod password;
 mod file;
@@ -104,6 +105,7 @@ impl Client {
             Some((name, file)) => Some(Credentials::read(name, file)?),
             None => None,
         };
+        resolver::keep_to_own();
         Ok(Self(Way::Url {
             url,
             tls,

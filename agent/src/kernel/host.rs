@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use agent_ebpf::fields::Need;
 use aya::util::KernelVersion;
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
@@ -13,12 +14,65 @@ pub struct Host {
     pub release: String,
     /// Its version: major, minor, patch.
     pub version: (u8, u8, u16),
-    /// The capabilities the programs need and this process lacks.
-    pub missing_capabilities: Vec<&'static str>,
+    /// Every capability that is of use, and whether this process holds it.
+    pub capabilities: Vec<CapabilityReport>,
     /// The kernel's BTF.
     pub btf_path: PathBuf,
     /// Whether it is there.
     pub has_btf: bool,
+}
+
+/// A capability that is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the agent runs without.
+    pub need: Need,
+    /// What is lost without.
+    pub purpose: &'static str,
+    /// Those of which any gives this right.
+    any_of: CapabilitySet,
+}
+
+/// Each of them. CAP_SYS_ADMIN still implies the first two, as it did before 5.8 split them from
+/// it (`bpf_capable()`, `perfmon_capable()`).
+pub static CAPABILITIES: &[Capability] = &[
+    Capability {
+        name: "CAP_BPF",
+        need: Need::Needed,
+        purpose: "everything: it makes the maps and loads the programs",
+        any_of: CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN),
+    },
+    Capability {
+        name: "CAP_PERFMON",
+        need: Need::Needed,
+        purpose: "everything: by it the programs read the kernel's sockets",
+        any_of: CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN),
+    },
+    Capability {
+        name: "CAP_SYS_ADMIN",
+        need: Need::Optional,
+        purpose: "sockets and limits of all network namespaces but the agent's own, for others \
+                  cannot be entered (setns()); --bpf-stats",
+        any_of: CapabilitySet::SYS_ADMIN,
+    },
+    Capability {
+        name: "CAP_SYS_PTRACE",
+        need: Need::Optional,
+        purpose: "sockets and limits of the network namespaces that only other users' processes \
+                  are in, for these are not found (/proc/PID/ns/net); --netns host",
+        any_of: CapabilitySet::SYS_PTRACE,
+    },
+];
+
+/// Whether this process holds a capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapabilityReport {
+    /// The capability.
+    pub capability: &'static Capability,
+    /// Whether it is held, or one that implies it.
+    pub is_held: bool,
 }
 
 /// Why the agent cannot run here.
@@ -94,7 +148,7 @@ impl Host {
                 (code >> 8 & 0xff) as u8,
                 (code & 0xff) as u16,
             ),
-            missing_capabilities: missing(held.effective),
+            capabilities: reports(held.effective),
             btf_path: btf_path.to_owned(),
             has_btf: btf_path.exists(),
         })
@@ -120,28 +174,32 @@ impl Host {
             Err(HostError::NoBtf {
                 path: self.btf_path.clone(),
             })
-        } else if !self.missing_capabilities.is_empty() {
-            Err(HostError::MissingCapabilities {
-                missing: self.missing_capabilities.clone(),
-            })
         } else {
-            Ok(())
+            let missing = self.missing(Need::Needed).map(|missing| missing.name);
+            let missing: Vec<_> = missing.collect();
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                Err(HostError::MissingCapabilities { missing })
+            }
         }
+    }
+
+    /// The capabilities, needed or optional, that this process lacks.
+    pub fn missing(&self, need: Need) -> impl Iterator<Item = &'static Capability> {
+        let lacking = self.capabilities.iter().filter(|report| !report.is_held);
+        lacking
+            .map(|report| report.capability)
+            .filter(move |capability| capability.need == need)
     }
 }
 
-/// CAP_SYS_ADMIN still implies both, as it did before 5.8 split them from it.
-fn missing(held: CapabilitySet) -> Vec<&'static str> {
-    if held.contains(CapabilitySet::SYS_ADMIN) {
-        return Vec::new();
-    }
-    [
-        (CapabilitySet::BPF, "CAP_BPF"),
-        (CapabilitySet::PERFMON, "CAP_PERFMON"),
-    ]
-    .into_iter()
-    .filter(|(capability, _)| !held.contains(*capability))
-    .map(|(_, name)| name)
+fn reports(held: CapabilitySet) -> Vec<CapabilityReport> {
+    let all = CAPABILITIES.iter();
+    all.map(|capability| CapabilityReport {
+        capability,
+        is_held: held.intersects(capability.any_of),
+    })
     .collect()
 }
 
@@ -153,7 +211,7 @@ mod tests {
         Host {
             release: "6.1.0-test".to_owned(),
             version: (6, 1, 0),
-            missing_capabilities: Vec::new(),
+            capabilities: reports(CapabilitySet::all()),
             btf_path: SYS_KERNEL_BTF.into(),
             has_btf: true,
         }
@@ -176,7 +234,7 @@ mod tests {
         let message = blind.require().unwrap_err().to_string();
         assert!(message.contains("CONFIG_DEBUG_INFO_BTF=y"), "{message}");
         let powerless = Host {
-            missing_capabilities: vec!["CAP_BPF", "CAP_PERFMON"],
+            capabilities: reports(CapabilitySet::empty()),
             ..host()
         };
         let message = powerless.require().unwrap_err().to_string();
@@ -188,9 +246,23 @@ mod tests {
 
     #[test]
     fn two_capabilities_suffice_and_sys_admin_stands_for_both() {
-        assert_eq!(missing(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON"]);
-        assert_eq!(missing(CapabilitySet::BPF), ["CAP_PERFMON"]);
-        assert!(missing(CapabilitySet::BPF | CapabilitySet::PERFMON).is_empty());
-        assert!(missing(CapabilitySet::SYS_ADMIN).is_empty());
+        let missing = |held, need| {
+            let host = Host {
+                capabilities: reports(held),
+                ..host()
+            };
+            let missing = host.missing(need).map(|missing| missing.name);
+            missing.collect::<Vec<_>>()
+        };
+        let (bpf, perfmon) = (CapabilitySet::BPF, CapabilitySet::PERFMON);
+        let none = CapabilitySet::empty();
+        assert_eq!(missing(none, Need::Needed), ["CAP_BPF", "CAP_PERFMON"]);
+        assert_eq!(missing(bpf, Need::Needed), ["CAP_PERFMON"]);
+        assert!(missing(bpf | perfmon, Need::Needed).is_empty());
+        assert!(missing(CapabilitySet::SYS_ADMIN, Need::Needed).is_empty());
+        let others = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"];
+        assert_eq!(missing(bpf | perfmon, Need::Optional), others);
+        let admin = missing(CapabilitySet::SYS_ADMIN, Need::Optional);
+        assert_eq!(admin, ["CAP_SYS_PTRACE"]);
     }
 }

@@ -17,7 +17,7 @@ mod names;
 pub use self::{
     census::{CensusReadError, CensusReader, KnownPass, Pass},
     fdinfo::ProgramStats,
-    host::{Host, HostError},
+    host::{CAPABILITIES, Capability, CapabilityReport, Host, HostError},
     loader::{Kernel, LoadError, Options, ReadError},
     names::ProcessNames,
     types::{FieldReport, KernelTypes, TypesError},

@@ -4,6 +4,17 @@ use std::fmt::Write as _;
 
 use super::families::families;
 
+/// What the agent's own process shows as, which the `prometheus` crate collects.
+pub const PROCESS: [&str; 7] = [
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_max_fds",
+    "process_virtual_memory_bytes",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_threads",
+];
+
 /// The table of families as Markdown, as docs/metrics.md holds it.
 #[must_use]
 pub fn markdown() -> String {
@@ -29,10 +40,13 @@ pub fn markdown() -> String {
             family.help
         );
     }
-    text.push_str(
-        "\nThe agent's own process shows as the usual `process_cpu_seconds_total`, \
-         `process_open_fds`, `process_max_fds`, `process_virtual_memory_bytes`, \
-         `process_resident_memory_bytes`, `process_start_time_seconds` and `process_threads`.\n",
+    let process = PROCESS.map(|name| format!("`{name}`"));
+    let (last, others) = (&process[process.len() - 1], &process[..process.len() - 1]);
+    // Writing to a String cannot fail.
+    let _written = writeln!(
+        text,
+        "\nThe agent's own process shows as the usual {} and {last}.",
+        others.join(", ")
     );
     text
 }

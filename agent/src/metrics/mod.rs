@@ -7,8 +7,8 @@ mod exposition;
 mod doc;
 
 pub use self::{
-    doc::markdown,
+    doc::{PROCESS, markdown},
     exposition::{Exposition, ExpositionError},
-    families::families,
+    families::{families, family},
     family::{Family, Kind, Sample, Value},
 };

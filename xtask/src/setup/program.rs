@@ -32,19 +32,30 @@ impl Program {
     }
 }
 
-/// What the kernel tests make traffic and check outputs with, and the terminal that `agent top` is
-/// tried in.
-pub(super) const TESTS: [Program; 10] = [
+/// What the kernel tests make traffic and check outputs with, the terminal that `agent top` is tried
+/// in, and what brings or makes what the manifests are checked with.
+pub(super) const TESTS: [Program; 18] = [
     Program::new("ip", "iproute2"),
     Program::new("ss", "iproute2"),
     Program::new("iptables", "iptables"),
     Program::new("nft", "nftables"),
     Program::new("promtool", "prometheus").with_service("prometheus.service"),
     Program::new("prometheus", "prometheus").with_service("prometheus.service"),
+    Program::new("prometheus-alertmanager", "prometheus-alertmanager")
+        .with_service("prometheus-alertmanager.service"),
+    Program::new("amtool", "prometheus-alertmanager")
+        .with_service("prometheus-alertmanager.service"),
     Program::new("curl", "curl"),
     Program::new("openssl", "openssl"),
     Program::new("ps", "procps"),
     Program::new("tmux", "tmux"),
+    Program::new("node", "nodejs"),
+    Program::new("npm", "npm"),
+    Program::new("python3", "python3"),
+    Program::new("buildah", "buildah"),
+    // A system of its own for the Debian package.
+    Program::new("debootstrap", "debootstrap"),
+    Program::new("systemd-nspawn", "systemd-container"),
 ];
 
 /// What the virtual machine is emulated by, and its initial file system packed with.

@@ -22,6 +22,54 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
     .flatten()
 }
 
+/// The family of this name, found when the program is compiled: a name that the table does not have
+/// stops the compiler where it is asked for in a constant, and the program anywhere else.
+///
+/// # Panics
+///
+/// Where the table has no such name.
+#[must_use]
+#[expect(
+    clippy::panic,
+    reason = "it is for constants, where a panic is an error of the compiler's"
+)]
+pub const fn family(name: &str) -> &'static Family {
+    let tables = [
+        sockets::FAMILIES,
+        limits::FAMILIES,
+        events::FAMILIES,
+        own::FAMILIES,
+    ];
+    let mut table = 0;
+    while table < tables.len() {
+        let mut row = 0;
+        while row < tables[table].len() {
+            if is_same(tables[table][row].name, name) {
+                return &tables[table][row];
+            }
+            row += 1;
+        }
+        table += 1;
+    }
+    panic!("the table of metrics has no family of this name")
+}
+
+/// `==`, which constants cannot use yet.
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut place = 0;
+    while place < one.len() {
+        if one[place] != other[place] {
+            return false;
+        }
+        place += 1;
+    }
+    true
+}
+
 /// Bounded label sets by their columns, once there was a census. The column's name is the label
 /// at `place`; an empty one is none.
 fn gauges<const COLUMNS: usize>(
