@@ -1,43 +1,71 @@
-//! The rules for Prometheus: promtool runs their tests, and each alert has its runbook.
+//! What Prometheus and Alertmanager are given: their own tools check it and run its tests, each
+//! check is shown to fail on a broken copy, and each alert has its runbook and its receiver.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+#[path = "rules/files.rs"]
+mod files;
+#[path = "rules/scrape.rs"]
+mod scrape;
+#[path = "rules/alertmanager.rs"]
+mod alertmanager;
+
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result, ensure};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn promtool(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("promtool")
-        .args(arguments)
-        .current_dir(root().join("deploy/prometheus/rules"))
-        .output()
-        .context("promtool cannot be run: `cargo xtask setup` installs it")?;
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    ensure!(output.status.success(), "promtool {arguments:?}: {said}");
-    Ok(said)
-}
-
-/// The values of a key, wherever it stands in a rule file or its tests.
-fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
-    let lines = text
-        .lines()
-        .map(|line| line.trim_start_matches([' ', '-', '{']));
-    let values = lines.filter_map(|line| line.strip_prefix(key));
-    values.map(str::trim).collect()
-}
+use files::{check_rules, copy, names, replace, root, rule_files, values};
 
 #[test]
 fn the_rules_load_and_their_tests_pass() -> Result<()> {
-    let said = promtool(&["check", "rules", "connstate.yml"])?;
-    ensure!(said.contains("SUCCESS"), "{said}");
-    promtool(&["test", "rules", "connstate_test.yml"])?;
+    for (rules, test) in rule_files()? {
+        check_rules(&root().join("deploy/prometheus/rules"), &rules, &test)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_is_wrong_fails_its_test() -> Result<()> {
+    let kubernetes = "connstate-kubernetes.yml";
+    for (rules, old, new) in [
+        ("connstate.yml", "> 0.8 * 0.25", "> 0.8"),
+        ("connstate.yml", "expr: ", "exp: "),
+        // Of two kube-state-metrics, of which one tells no node yet.
+        (
+            kubernetes,
+            "max by (pod_uid, namespace, pod)",
+            "max by (pod_uid, namespace, pod, node)",
+        ),
+        // Where two containers have one short id.
+        (
+            kubernetes,
+            "(count by (id) (id:kube_pod_container:info) > 1)",
+            "(up > 1)",
+        ),
+        // Where no name is known.
+        (
+            kubernetes,
+            "            or on (job, instance, workload)\n              job_instance_workload:connstate_pod:workload\n          )",
+            "          )",
+        ),
+        // A restarted container, and a path without one.
+        (
+            kubernetes,
+            "* on (pod_uid) group_left (namespace, pod) pod_uid:kube_pod:info",
+            "> 1",
+        ),
+        // A static pod.
+        (
+            kubernetes,
+            "* on (id) group_left (namespace, pod, container)\n",
+            "* on (id, pod_uid) group_left (namespace, pod, container)\n",
+        ),
+        (kubernetes, "|kube_pod_init_container_info", ""),
+    ] {
+        let copy = copy()?;
+        let folder = copy.path().join("rules");
+        replace(&folder.join(rules), old, new)?;
+        let checked = check_rules(&folder, rules, &rules.replace(".yml", "_test.yml"));
+        ensure!(checked.is_err(), "{rules} passes with {new:?} for {old:?}");
+    }
     Ok(())
 }
 
@@ -78,17 +106,15 @@ fn every_alert_has_a_test_and_a_runbook_that_names_it() -> Result<()> {
 
 #[test]
 fn rules_name_metrics_that_there_are() -> Result<()> {
-    let rules = fs::read_to_string(root().join("deploy/prometheus/rules/connstate.yml"))?;
     let known = fs::read_to_string(root().join("docs/metrics.md"))?;
-    let is_of_name = |sign: char| sign.is_ascii_alphanumeric() || sign == '_' || sign == ':';
-    let names: BTreeSet<_> = rules
-        .split(|sign| !is_of_name(sign))
-        // The last is the file of tests.
-        .filter(|word| word.starts_with("connstate_") && *word != "connstate_test")
-        .collect();
-    ensure!(names.len() > 15, "{names:?}");
-    for name in names {
-        ensure!(known.contains(&format!("| {name} |")), "there is no {name}");
+    let mut count = 0;
+    for rules in rule_files()?.keys() {
+        let rules = fs::read_to_string(root().join("deploy/prometheus/rules").join(rules))?;
+        for name in names(&rules) {
+            ensure!(known.contains(&format!("| {name} |")), "there is no {name}");
+            count += 1;
+        }
     }
+    ensure!(count > 20, "{count}");
     Ok(())
 }
