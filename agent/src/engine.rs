@@ -26,6 +26,7 @@ use tracing::error;
 use crate::{
     census::{self, Census, Taker},
     clock::monotonic,
+    confinement::{Role, give_up},
     decode::{Event, decode},
     feed::{Announcer, Feed, Missing, Told},
     kernel::{Kernel, LoadError, ProcessNames, missed},
@@ -163,7 +164,10 @@ impl Engine {
         };
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || turns.run())?;
+            .spawn(move || {
+                give_up(Role::Engine);
+                turns.run();
+            })?;
         let taker = reader
             .map(|reader| Taker::start(reader, census, sender))
             .transpose()?;
@@ -194,7 +198,10 @@ pub enum EngineError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A descriptor or a thread was refused.
-    #[error("the system refused a descriptor or a thread")]
+    #[error(
+        "the system refused a descriptor or a thread: raise the limits of the agent's unit or user \
+         (LimitNOFILE=, LimitNPROC=, TasksMax=)"
+    )]
     System(#[from] io::Error),
 }
 

@@ -7,7 +7,7 @@
 //! bounds its labels in [`series`], and publishes it as a [`view`], which [`metrics`], [`api`],
 //! [`http`] and [`snapshot`] show; [`advice`] says what to do about it, and [`words`] how people
 //! read it, in [`top`] as it changes. [`web`] is what HTTP is served through, and a [`client`]
-//! asks. [`engine`] turns that crank; [`run`], [`events`], [`snapshot`] and [`check`] are the
+//! asks. [`engine`] turns that crank, within what [`confinement`] leaves it; [`run`], [`events`], [`snapshot`] and [`check`] are the
 //! commands, [`cli`] and [`logging`] what surrounds them.
 //!
 //! Everything from [`decode`] to [`view`] but for reading limits and taking the census is plain
@@ -35,6 +35,7 @@ pub mod web;
 pub mod engine;
 pub mod client;
 mod sse;
+pub mod confinement;
 pub mod run;
 pub mod events;
 pub mod snapshot;

@@ -24,10 +24,12 @@ use tracing::{info, warn};
 use crate::{
     api,
     cli::{API_SOCKET, RunArgs},
+    confinement::{Role, confine, forbid_new, give_up},
     engine::{Engine, Outside},
     feed::Feed,
     http,
     kernel::{Host, Kernel, Options, Verdict},
+    logging::chain,
     model::{Model, Setup},
     series::Bounds,
     view::View,
@@ -37,6 +39,10 @@ use crate::{
 /// How long requests under way may take once the agent is told to stop.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// The fewest descriptors it starts with: 47 are open once it runs, a census takes some for a moment
+/// and each connection one.
+const DESCRIPTORS: u64 = 64;
+
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
@@ -44,6 +50,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Where the programs do not load, an address cannot be listened on, or the web configuration is
 /// wrong.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    forbid_new()?;
+    // Before anything takes one: the programs and maps alone take some forty.
+    raise_descriptors()?;
     let config = args.web_config.as_deref().map(Live::open).transpose()?;
     // Bound before anything is loaded: a port in use is the likeliest mistake, and costs nothing.
     let listeners = args
@@ -71,6 +80,13 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             warn!(capability = missing.name, lost = missing.purpose, "missing");
         }
     }
+    if !Path::new("/proc/sys/net/ipv4").is_dir() {
+        warn!(
+            lost = "the kernel's settings and limits: tcp_max_orphans, tcp_max_tw_buckets, the \
+                    range of ephemeral ports, connstate_sysctl",
+            "/proc/sys is not to be seen here (ProcSubset= of the unit must be `all`)"
+        );
+    }
     let (views, latest) = watch::channel::<Option<Arc<View>>>(None);
     let model = Model::new(Setup {
         bpf_stats: args.bpf_stats,
@@ -90,7 +106,6 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         views,
     };
     let engine = Engine::start(kernel, model, census, outside)?;
-    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,6 +119,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         latest,
         feed,
     };
+    // The engine's threads have given up theirs; from here on strangers are listened to.
+    give_up(Role::Server);
+    if let Err(error) = confine() {
+        warn!(error = chain(&error), "every system call stays allowed");
+    }
     let served = runtime.block_on(web.serve(&attached));
     runtime.shutdown_background();
     drop(engine);
@@ -136,8 +156,19 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 /// Takes as many descriptors as the system gives without asking: the usual 1 024 would be used up
 /// by the connections of two listeners, and a census takes some, too.
-fn raise_descriptors() {
+///
+/// # Errors
+///
+/// Where even those do not suffice: the agent would run, and neither count nor answer.
+fn raise_descriptors() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
+    if let Some(maximum) = limit.maximum {
+        ensure!(
+            maximum >= DESCRIPTORS,
+            "the agent may open {maximum} files, and needs {DESCRIPTORS} for its programs, maps and \
+             connections: raise the limit (LimitNOFILE= of its unit, `ulimit -n` in a shell)"
+        );
+    }
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
@@ -145,6 +176,7 @@ fn raise_descriptors() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "the limit of descriptors stays as it is");
     }
+    Ok(())
 }
 
 /// Logs what does not run; returns the names of the programs that do.

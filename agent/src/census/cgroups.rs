@@ -8,12 +8,14 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, mem,
     ops::ControlFlow,
     os::linux::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use tracing::warn;
 
 use super::namespaces::unescape;
 
@@ -33,6 +35,8 @@ pub(super) struct Cgroups {
     paths: BTreeMap<u64, String>,
     /// When a walk last went without finding the id.
     missed: BTreeMap<u64, Duration>,
+    /// Whether it was said that there is no hierarchy.
+    told: bool,
 }
 
 impl Cgroups {
@@ -45,14 +49,24 @@ impl Cgroups {
     /// all that memory lacks. Ids whose cgroup is gone keep the path they had; ids never seen are
     /// absent. `now` is CLOCK_MONOTONIC's time.
     pub(super) fn paths(&mut self, ids: &BTreeSet<u64>, now: Duration) -> BTreeMap<u64, String> {
-        self.paths_by(ids, now, |unknown| {
+        let mut absent = false;
+        let paths = self.paths_by(ids, now, |unknown| {
             // Anew each time: it may be mounted late, and a walk is rare.
             let mountinfo = fs::read("/proc/self/mountinfo").unwrap_or_default();
-            match hierarchy(&String::from_utf8_lossy(&mountinfo)) {
-                Some(mount) => mount.find(unknown, DIRECTORIES),
-                None => BTreeMap::new(),
-            }
-        })
+            let Some(mount) = hierarchy(&String::from_utf8_lossy(&mountinfo)) else {
+                absent = true;
+                return BTreeMap::new();
+            };
+            mount.find(unknown, DIRECTORIES)
+        });
+        if absent && !mem::replace(&mut self.told, true) {
+            warn!(
+                lost = "the workloads of sockets, but for what /proc/PID/cgroup tells of their \
+                        processes",
+                "no cgroup2 file system is mounted here"
+            );
+        }
+        paths
     }
 
     /// The same with the walk as an argument.

@@ -56,7 +56,9 @@ pub fn find() -> io::Result<Vec<Namespace>> {
             found.entry(inode).or_insert((path, Some(pid)));
         }
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    // A mount's path is any bytes, and one that is no text must not hide all namespaces.
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    let mounts = String::from_utf8_lossy(&mounts);
     for (inode, path) in mounts.lines().filter_map(mounted) {
         found.entry(inode).or_insert((path, None));
     }

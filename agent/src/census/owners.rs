@@ -163,7 +163,9 @@ impl Owners {
         let untold = path.is_empty() || path == "/";
         let own = pid
             .filter(|_| untold)
-            .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
+            .and_then(|pid| fs::read(format!("/proc/{pid}/cgroup")).ok());
+        // Of its hierarchies, one may have a path that is no text.
+        let own = own.as_deref().map(String::from_utf8_lossy);
         let path = own.as_deref().and_then(telling_path).unwrap_or(path);
         if let Some(workload) = self.workloads.get(path) {
             return Arc::clone(workload);

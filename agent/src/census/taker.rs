@@ -14,7 +14,13 @@ use rustix::time::ClockId;
 use tracing::{debug, error};
 
 use super::{Census, round::Rounds};
-use crate::{clock, detectors::Thresholds, kernel::CensusReader};
+use crate::{
+    clock,
+    confinement::{Role, give_up},
+    detectors::Thresholds,
+    kernel::CensusReader,
+    logging::Complaint,
+};
 
 /// Which censuses are taken.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +83,10 @@ impl Taker {
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("census".to_owned())
-            .spawn(move || run(rounds, &censuses, &stopped))?;
+            .spawn(move || {
+                give_up(Role::Census);
+                run(rounds, &censuses, &stopped);
+            })?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),
@@ -98,20 +107,19 @@ impl Drop for Taker {
 
 /// Takes censuses until it is told to stop.
 fn run(mut rounds: Rounds, censuses: &SyncSender<Census>, stopped: &Receiver<()>) {
+    // What hides /proc may stay, and a line for each census would fill the log.
+    let mut untaken = Complaint::default();
     loop {
         let (started, worked) = (
             clock::read(ClockId::Monotonic),
             clock::read(ClockId::ThreadCPUTime),
         );
-        match rounds.census(stopped) {
-            Ok(None) => return,
-            Ok(Some(census)) => {
-                if censuses.send(census).is_err() {
-                    // The engine has gone.
-                    return;
-                }
-            }
-            Err(error) => error!(%error, "no census: /proc cannot be read"),
+        let taken = untaken.about(rounds.census(stopped), "no census: /proc cannot be read");
+        // Nothing in it: told to stop. Not to be sent: the engine has gone.
+        if let Some(census) = taken
+            && census.is_none_or(|census| censuses.send(census).is_err())
+        {
+            return;
         }
         let cost = clock::read(ClockId::ThreadCPUTime).saturating_sub(worked);
         let next = started + rounds.space(cost);

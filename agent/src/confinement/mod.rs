@@ -1,0 +1,29 @@
+//! What the running agent can no longer do: its [`rights`] and the system [`calls`] it may make
+//! shrink to what it needs once the kernel programs run.
+//!
+//! From then on the agent reads strangers' requests. Were one of them to take over the process, it
+//! would find no capability outside of the census's thread, and no call that starts a program,
+//! writes a file or makes a socket.
+
+mod rights;
+mod calls;
+
+pub use self::{
+    calls::{CallsError, confine, confine_this_thread},
+    rights::{RightsError, Role, drop_to, forbid_new},
+};
+
+use tracing::warn;
+
+use crate::logging::chain;
+
+/// [`drop_to`], where a thread that keeps what it had is told of, and goes on.
+pub fn give_up(role: Role) {
+    if let Err(error) = drop_to(role) {
+        warn!(
+            ?role,
+            error = chain(&error),
+            "a thread keeps its capabilities"
+        );
+    }
+}
