@@ -53,7 +53,9 @@ macro_rules! kernel_fields {
             ICSK_USER_TIMEOUT, "tcp_sock", "inet_conn.icsk_user_timeout", needed, "when a stall ends: TCP_USER_TIMEOUT";
             ICSK_PROBES_TSTAMP, "tcp_sock", "inet_conn.icsk_probes_tstamp", optional, "when a stall ends: TCP_USER_TIMEOUT before a closed window (5.11)";
             RETRANSMIT_TIMER, "tcp_sock", "inet_conn.icsk_retransmit_timer.expires|inet_conn.icsk_inet.sk.tcp_retransmit_timer.expires", optional, "when a stall ends: the next retransmission or probe";
-            KEEPALIVE_TIMER, "tcp_sock", "inet_conn.icsk_inet.sk.sk_timer.expires|inet_conn.icsk_keepalive_timer.expires", optional, "when an orphan's FIN_WAIT2 ends";
+            // Where both are there, sk_timer is none of TCP's, or shares its place with the timer of
+            // retransmissions (6.12.117, 7.3).
+            KEEPALIVE_TIMER, "tcp_sock", "inet_conn.icsk_keepalive_timer.expires|inet_conn.icsk_inet.sk.sk_timer.expires", optional, "when an orphan's FIN_WAIT2 ends";
             CGROUP_KN, "cgroup", "kn", optional, "the workload of sockets";
             KN_ID, "kernfs_node", "id", optional, "the workload of sockets";
             TASK_TGID, "task_struct", "tgid", needed, "the process that holds a socket";

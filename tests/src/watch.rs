@@ -8,10 +8,10 @@ use agent::{
     view::View,
 };
 use agent_ebpf::{
-    close::CloseCause, counters::Counters, record::StreamMode, state::TcpState,
-    stream::StreamSettings,
+    close::CloseCause, counters::Counters, programs::CENSUS_OWNERS, record::StreamMode,
+    state::TcpState, stream::StreamSettings,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::netns::Netns;
 
@@ -40,9 +40,12 @@ impl Watch {
     /// Where a program does not run.
     pub fn with(options: &Options) -> Result<Self> {
         let kernel = Kernel::load(options)?;
+        // Before 5.11 there is no bpf_sock_from_file, and no owner is found.
+        let has_owners = release()? >= (5, 11);
         for report in kernel.programs() {
+            let is_missing = report.program.name == CENSUS_OWNERS && !has_owners;
             ensure!(
-                report.verdict.is_attached(),
+                report.verdict.is_attached() || is_missing,
                 "{} is {:?}",
                 report.program.name,
                 report.verdict
@@ -97,12 +100,28 @@ impl Watch {
     /// Where the kernel does not tell.
     pub fn misses_of(&self, program: &str) -> Result<u64> {
         let programs = self.kernel.programs();
-        let misses = programs
+        let report = programs
             .iter()
-            .find(|report| report.program.name == program)
-            .and_then(|report| report.stats?.misses);
-        misses.ok_or_else(|| anyhow::anyhow!("this kernel does not tell misses"))
+            .find(|report| report.program.name == program);
+        let stats = report.and_then(|report| report.stats);
+        let stats = stats.with_context(|| format!("{program} does not run"))?;
+        match stats.misses {
+            Some(misses) => Ok(misses),
+            // Nothing guards a program against itself there (__bpf_trace_run), so none is skipped.
+            None if release()? < (5, 12) => Ok(0),
+            None => anyhow::bail!("this kernel does not tell misses"),
+        }
     }
+}
+
+/// The first two numbers of the running kernel.
+fn release() -> Result<(u32, u32)> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    let numbers = numbers.next().zip(numbers.next());
+    numbers.with_context(|| format!("{release} is no release"))
 }
 
 /// Transitions of `view` that are not zero, by name; self-transitions excluded.

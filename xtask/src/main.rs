@@ -48,8 +48,8 @@ enum Chore {
     Run(run::Options),
     /// Runs every test: the host's as you, the kernel's as root
     Test(test::Options),
-    /// Runs the test that reaches the host's limits, in a virtual machine with a kernel of its own
-    Vm,
+    /// Runs the tests against the kernel on other kernels than this machine's, in virtual machines
+    Vm(vm::Options),
     /// Builds the agent as one static executable, and the Debian package that holds it
     Package,
     /// Writes the Grafana dashboards anew from their declaration
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
         Chore::Setup(options) => setup::main(&options),
         Chore::Run(options) => run::main(&options),
         Chore::Test(options) => test::main(&options),
-        Chore::Vm => vm::main(),
+        Chore::Vm(options) => vm::main(&options),
         Chore::Package => package::main(),
         Chore::Dashboards => dashboards::main(),
         Chore::Lint(options) => lint::main(&options),

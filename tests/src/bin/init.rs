@@ -1,14 +1,21 @@
-//! Process 1 of the virtual machine that `cargo xtask vm` boots.
+//! Process 1 of the virtual machines that `cargo xtask vm` boots.
 //!
-//! `init PASSED FAILED COMMAND [ARGUMENT...]` mounts what tests look at, sets the loopback
-//! interface up and runs COMMAND. It ends the machine with the status PASSED where that succeeds,
-//! and with FAILED where it does not; where it cannot get so far, it says why on the console and
-//! powers the machine off.
+//! `init STATUS` mounts what tests look at, sets the loopback interface up, loads the modules in
+//! /modules in their names' order and runs the commands of /plan one after the other. What begins
+//! and how it ends is told on the console, and judged by who reads it. Once all have ended, init
+//! ends the machine with STATUS; where it cannot get so far, it says why and powers the machine off.
+//!
+//! A line of /plan is a name, the seconds that the command may take, its program and its arguments.
 
 use std::{
-    env, fs, io, mem,
+    env,
+    fs::{self, File},
+    io, mem,
     os::fd::AsRawFd as _,
-    process::{self, Command},
+    path::PathBuf,
+    process::{self, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,7 +23,7 @@ use nix::{ioctl_write_ptr_bad, libc};
 use rustix::{
     mount::{MountFlags, mount},
     net::{AddressFamily, SocketType, socket},
-    system::{RebootCommand, reboot},
+    system::{RebootCommand, finit_module, reboot},
     termios::tcdrain,
 };
 
@@ -58,22 +65,64 @@ fn main() -> Result<()> {
 }
 
 fn run() -> Result<()> {
-    let mut arguments = env::args().skip(1);
-    let mut next = |what| arguments.next().with_context(|| format!("no {what}"));
-    let (passed, failed) = (next("PASSED")?.parse()?, next("FAILED")?.parse()?);
-    let command = next("COMMAND")?;
+    let status = env::args().nth(1).context("no STATUS")?.parse()?;
     for (kind, directory) in MOUNTS {
         fs::create_dir_all(directory).with_context(|| format!("no {directory}"))?;
         mount(kind, directory, kind, MountFlags::empty(), None)
             .with_context(|| format!("{kind} cannot be mounted on {directory}"))?;
     }
     loopback_up().context("the loopback interface cannot be set up")?;
-    let status = Command::new(&command)
-        .args(arguments)
-        .status()
-        .with_context(|| format!("{command} cannot be run"))?;
-    println!("init: {command} ended: {status}");
-    end(if status.success() { passed } else { failed })
+    load_modules()?;
+    for line in fs::read_to_string("/plan").context("no /plan")?.lines() {
+        let mut words = line.split(' ');
+        let mut next = |what| {
+            words
+                .next()
+                .with_context(|| format!("{line:?} has no {what}"))
+        };
+        let (name, seconds) = (next("name")?, next("seconds")?.parse()?);
+        let mut command = Command::new(next("program")?);
+        command.args(words).stdin(Stdio::null());
+        println!("init: {name} begins");
+        let began = Instant::now();
+        let end = match run_within(&mut command, Duration::from_secs(seconds)) {
+            Ok(Some(status)) => format!("ended: {status}"),
+            Ok(None) => "was killed".to_owned(),
+            Err(error) => format!("could not be run: {error}"),
+        };
+        // On a line of its own, whatever the command printed last.
+        println!("\ninit: {name} {end} after {} s", began.elapsed().as_secs());
+    }
+    end(status)
+}
+
+/// Runs a command; tells how it ended, or kills it after as long as `deadline`.
+fn run_within(command: &mut Command, deadline: Duration) -> io::Result<Option<ExitStatus>> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let began = Instant::now();
+    let mut child = command.spawn()?;
+    while began.elapsed() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(PAUSE);
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}
+
+/// Loads modules; whoever packed them named them so that each comes after those it needs.
+fn load_modules() -> Result<()> {
+    let files = fs::read_dir("/modules").context("no /modules")?;
+    let files = files.map(|file| Ok(file?.path()));
+    let mut files: Vec<PathBuf> = files.collect::<io::Result<_>>()?;
+    files.sort();
+    for file in files {
+        finit_module(File::open(&file)?, c"", 0)
+            .with_context(|| format!("{} cannot be loaded", file.display()))?;
+    }
+    Ok(())
 }
 
 fn loopback_up() -> Result<()> {

@@ -58,10 +58,17 @@ pub(super) const TESTS: [Program; 18] = [
     Program::new("systemd-nspawn", "systemd-container"),
 ];
 
-/// What the virtual machine is emulated by, and its initial file system packed with.
-pub(super) const VM: [Program; 2] = [
+/// What virtual machines are emulated by and their initial file systems made with, and what tests
+/// call there.
+pub(super) const VM: [Program; 8] = [
     Program::new("qemu-system-x86_64", "qemu-system-x86"),
     Program::new("cpio", "cpio"),
+    Program::new("xz", "xz-utils"),
+    Program::new("ip", "iproute2"),
+    Program::new("ss", "iproute2"),
+    Program::new("nft", "nftables"),
+    Program::new("setpriv", "util-linux"),
+    Program::new("prlimit", "util-linux"),
 ];
 
 /// What the benchmarks drive, and whom they compare with.

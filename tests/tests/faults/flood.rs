@@ -1,0 +1,180 @@
+//! More sockets than fit: into the ring, into the table, into a second.
+
+use std::{
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+use tests::{
+    http::Scrape,
+    load::{RESET_BY_LINGER, reset_by_linger},
+    netns::Netns,
+    place::{Family, Place, own_descriptors},
+    session::Session,
+    wait,
+};
+
+use super::{
+    known::Named,
+    scene::{PLAINLY, Scene, Start},
+};
+
+/// Every transition is told, through a ring of 4 KiB; nothing else is watched, so that every
+/// number is this test's own.
+pub(super) const RING_OF_ONE_PAGE: Start = Start {
+    options: &["--ring-bytes", "4096", "--stream", "all"],
+    named: Named::AsTheHost,
+    ..PLAINLY
+};
+
+const RING_FULL: &str = "connstate_events_lost_total{reason=\"ring_full\"}";
+const STATE_FULL: &str = "connstate_events_lost_total{reason=\"state_full\"}";
+const MISSES: &str = "connstate_bpf_program_misses_total{program=\"inet_sock_set_state\"}";
+
+/// For how long connections are made once records are lost.
+const GOES_ON: Duration = Duration::from_secs(3);
+
+/// Connections that each of two threads makes between two looks.
+const EACH: usize = 500;
+
+/// As fast as two threads can.
+pub(super) fn until_records_are_lost(scene: &mut Scene) -> Result<()> {
+    let (netns, address) = (&scene.known.netns, scene.daemon.address());
+    let mut session = netns.run(|| Session::open(address))?;
+    let deadline = Instant::now() + wait::DEADLINE;
+    let mut until = None;
+    let (mut connections, mut lost) = (0, 0.0);
+    while until.is_none_or(|until| Instant::now() < until) {
+        ensure!(Instant::now() < deadline, "the ring never overflows");
+        thread::scope(|scope| {
+            let loads = [(); 2].map(|()| scope.spawn(|| reset_by_linger(netns, EACH)));
+            loads
+                .into_iter()
+                .try_for_each(|load| load.join().unwrap_or_else(|_| Err(anyhow!("a panic"))))
+        })?;
+        connections += 2 * EACH;
+        lost = session.scrape()?.value(RING_FULL)?;
+        if lost > 0.0 && until.is_none() {
+            until = Some(Instant::now() + GOES_ON);
+        }
+    }
+    eprintln!("{connections} connections, {lost} records lost so far");
+    Ok(())
+}
+
+/// Each transition and retransmission was told once: received, or counted as lost.
+pub(super) fn told_is_received_or_lost(scene: &mut Scene) -> Result<()> {
+    // One connection for all questions, for each is told of, too.
+    let address = scene.daemon.address();
+    let mut session = scene.known.netns.run(|| Session::open(address))?;
+    let mut found = (0.0, 0.0, 0.0);
+    wait::until("everything to be received", || {
+        let scrape = session.scrape()?;
+        let told = sum(&scrape, "connstate_state_transitions_total")
+            + sum(&scrape, "connstate_retransmits_total");
+        let received = scrape.value("connstate_events_total")?;
+        found = (told, received, scrape.value(RING_FULL)?);
+        Ok((told - received - found.2).abs() < f64::EPSILON)
+    })
+    .map_err(|error| error.context(format!("told, received, lost: {found:?}")))?;
+    let (told, received, lost) = found;
+    let misses = session.scrape()?.value(MISSES)?;
+    eprintln!("{told} told = {received} received + {lost} lost; {misses} never seen");
+    ensure!(lost > 0.0 && received > 0.0, "{found:?}");
+    Ok(())
+}
+
+/// All series of a name together.
+fn sum(scrape: &Scrape, name: &str) -> f64 {
+    let prefix = format!("{name}{{");
+    let series = scrape.0.iter();
+    let mine = series.filter(|(series, _)| series.starts_with(&prefix));
+    mine.map(|(_, value)| value).sum()
+}
+
+/// Sockets that never connect, connections that nobody takes, and ones that are reset: each of
+/// these two have one socket and two.
+const UNUSED: usize = 20_000;
+const REFUSED: usize = 20_000;
+const RESET: usize = 30_000;
+
+/// One process opens and closes a hundred thousand sockets, on two threads.
+pub(super) fn a_hundred_thousand_sockets(_: &mut Scene) -> Result<()> {
+    let netns = Netns::new()?;
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let resets = scope.spawn(|| reset_by_linger(&netns, RESET));
+        let others = scope.spawn(|| {
+            netns.run(|| {
+                own_descriptors()?;
+                for _ in 0..UNUSED {
+                    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+                }
+                // A port that nobody listens on any more.
+                let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+                for _ in 0..REFUSED {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+                    ensure!(socket.connect(&nobody.into()).is_err(), "somebody listens");
+                }
+                Ok(())
+            })
+        });
+        [resets, others]
+            .into_iter()
+            .try_for_each(|made| made.join().unwrap_or_else(|_| Err(anyhow!("a panic"))))
+    })?;
+    eprintln!("opened and closed in {:?}", started.elapsed());
+    Ok(())
+}
+
+/// Each end was counted by its cause, but for those that the kernel says it skipped.
+pub(super) fn all_were_counted(scene: &mut Scene) -> Result<()> {
+    const CONNECT_FAILED: &str = "connstate_closes_total{cause=\"connect_failed\"}";
+    let mut risen = [0.0; 3];
+    let counted = wait::until("all to be counted", || {
+        let scrape = scene.scrape()?;
+        for (rise, series) in risen
+            .iter_mut()
+            .zip([RESET_BY_LINGER, CONNECT_FAILED, MISSES])
+        {
+            *rise = scrape.value(series)? - scene.before.value(series)?;
+        }
+        // Of connections whose beginning was skipped, too.
+        Ok(risen.iter().sum::<f64>() >= f64::from(u32::try_from(RESET + REFUSED)?))
+    });
+    eprintln!("reset, refused, skipped: {risen:?} of {RESET} and {REFUSED}");
+    counted
+}
+
+/// The smallest there is.
+pub(super) const SMALL_TABLE: Start = Start {
+    options: &["--socket-capacity", "1024"],
+    ..PLAINLY
+};
+
+/// Connections held open at a time: six sockets for each place.
+const HELD: usize = 3_000;
+
+/// Holds so many that the table is full while the verdict is given.
+pub(super) fn more_than_there_is_room_for(scene: &mut Scene) -> Result<()> {
+    let netns = Netns::new()?;
+    let inhabitant = netns.inhabit()?;
+    let held = netns.run(|| Place::new(Family::V4).connections(HELD))?;
+    scene.kept.push(Box::new((held, inhabitant, netns)));
+    Ok(())
+}
+
+/// What found no room is counted as that, and as a socket all the same.
+pub(super) fn no_room_is_counted(scene: &mut Scene) -> Result<()> {
+    let scrape = scene.next_census()?;
+    let lost = scrape.value(STATE_FULL)?;
+    let entries = scrape.value("connstate_socket_state_entries")?;
+    let established = scrape.value("connstate_sockets{state=\"established\"}")?;
+    eprintln!("{established} established, {entries} remembered, {lost} times no room");
+    ensure!(lost > 0.0 && entries <= 1024.0);
+    ensure!(established >= f64::from(u32::try_from(2 * HELD)?));
+    Ok(())
+}
