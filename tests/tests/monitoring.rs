@@ -27,7 +27,7 @@ use stack::{AGENT, Stack, shipped};
 const NOWHERE: &str = "127.0.0.1:1";
 
 /// How long it may take until a rate over half a minute is right.
-const PATIENCE: Duration = Duration::from_secs(100);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// What a board's user has chosen, and Grafana puts in its place.
 fn chosen(expression: &str, lab: &Lab) -> String {

@@ -57,8 +57,8 @@ struct Outcome {
     failures: Vec<String>,
 }
 
-/// As many machines run at once. Each has one processor, and tests wait for timers much of the time.
-const AT_ONCE: usize = 3;
+/// As many machines run at once; each keeps one processor busy.
+const AT_ONCE: usize = 2;
 
 pub(crate) fn main(options: &Options) -> Result<()> {
     setup::ensure(&[Need::Build, Need::Vm])?;

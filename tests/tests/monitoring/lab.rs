@@ -7,7 +7,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -256,8 +256,14 @@ fn steadily(
     // It is entered by the file's name, which the thread finds as long as the namespace is held.
     let path = netns.path();
     let inside = fs::File::open(&path).with_context(|| path.display().to_string())?;
-    Ok(thread::spawn(move || {
-        own_descriptors()?;
+    let apart = Arc::new(Barrier::new(2));
+    let is_apart = Arc::clone(&apart);
+    let thread = thread::spawn(move || {
+        // What is open when a thread goes apart it holds open: it must be over before anything is
+        // started whose end is told by a pipe.
+        let gone_apart = own_descriptors();
+        is_apart.wait();
+        gone_apart?;
         nix::sched::setns(&inside, nix::sched::CloneFlags::CLONE_NEWNET)?;
         let began = Instant::now();
         for turn in 0_u32.. {
@@ -269,7 +275,9 @@ fn steadily(
             work()?;
         }
         Ok(())
-    }))
+    });
+    apart.wait();
+    Ok(thread)
 }
 
 /// Clients that have closed, and whose peer is gone or does not.
