@@ -2,20 +2,25 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "rs")
+}
+
 /// Files of Rust below a folder.
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
         if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|end| end == "rs") {
+            sources(&path, into)?;
+        } else if is_rust(&path) {
             into.push(path);
         }
     }
+    Ok(())
 }
 
 fn is_unsafe(text: &str) -> bool {
@@ -34,11 +39,11 @@ fn every_unsafe_file_is_listed() {
     let (_, list) = page.split_once("## `unsafe`").unwrap();
     let listed: BTreeSet<_> = list
         .split('`')
-        .filter(|part| part.ends_with(".rs"))
+        .filter(|part| is_rust(Path::new(part)))
         .collect();
     let mut files = Vec::new();
     for folder in ["agent/src", "agent-ebpf/src"] {
-        sources(&root.join(folder), &mut files);
+        sources(&root.join(folder), &mut files).unwrap();
     }
     let with_unsafe: Vec<_> = files
         .iter()

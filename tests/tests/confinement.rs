@@ -13,10 +13,10 @@ use tests::{
 
 const CONNECTIONS: usize = 7;
 
-/// CAP_SYS_PTRACE is 19, CAP_SYS_ADMIN 21.
+/// `CAP_SYS_PTRACE` is 19, `CAP_SYS_ADMIN` 21.
 const ENTERS_NAMESPACES: u64 = 1 << 19 | 1 << 21;
 
-/// CAP_BPF, which kernels below 5.19 want for every use of a map.
+/// `CAP_BPF`, which kernels below 5.19 want for every use of a map.
 const BPF: u64 = 1 << 39;
 
 /// Of each thread by its name: its capabilities, all sets together, and two other lines of its
@@ -80,8 +80,8 @@ fn only_the_census_keeps_rights_and_no_thread_keeps_all_calls() -> Result<()> {
     let (status, _, log) = daemon.end(Signal::SIGTERM)?;
     ensure!(status.success(), "{status}");
     let complaints = ["WARN", "ERROR", "not permitted"];
-    let complains = |line: &&String| complaints.iter().any(|word| line.contains(word));
-    let complaint = log.iter().find(complains);
+    let is_one = |line: &&String| complaints.iter().any(|word| line.contains(word));
+    let complaint = log.iter().find(is_one);
     ensure!(complaint.is_none(), "{complaint:?}");
     Ok(())
 }
