@@ -47,9 +47,15 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// The agent's release binary, built first.
 pub(crate) fn build_agent() -> Result<PathBuf> {
-    let built =
-        build(cargo().args(["build", "--release", "--package", "agent", "--bin", "agent"]))?;
-    let agent = built
+    build_agent_with(|_| ())
+}
+
+/// The same, with what is different about it: a target, flags.
+pub(crate) fn build_agent_with(differ: impl FnOnce(&mut Command)) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "agent", "--bin", "agent"]);
+    differ(&mut command);
+    let agent = build(&mut command)?
         .into_iter()
         .find(|executable| executable.target == "agent");
     Ok(agent

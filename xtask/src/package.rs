@@ -44,17 +44,11 @@ pub(crate) fn build() -> Result<PathBuf> {
 fn static_agent() -> Result<PathBuf> {
     let target = format!("{ARCH}-unknown-linux-gnu");
     let flags = ["-Ctarget-feature=+crt-static", "-Cstrip=symbols"].join("\u{1f}");
-    let mut command = cargo::cargo();
-    command.args(["build", "--release", "--package", "agent", "--bin", "agent"]);
-    // Named, so that the flags are not those of build scripts and macros.
-    command.args(["--target", &target]);
-    let built = cargo::build(command.env("CARGO_ENCODED_RUSTFLAGS", flags))?;
-    let agent = built
-        .into_iter()
-        .find(|executable| executable.target == "agent");
-    Ok(agent
-        .context("cargo built package agent without a binary of that name")?
-        .path)
+    cargo::build_agent_with(|command| {
+        // Named, so that the flags are not those of build scripts and macros.
+        command.args(["--target", &target]);
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    })
 }
 
 fn debian_package(directory: &Path) -> Result<PathBuf> {

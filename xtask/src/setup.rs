@@ -3,13 +3,12 @@
 //! Every need is a list of requirements; a requirement can say whether it is met, and mend it if
 //! not. What was mended is looked at again, so that setup's success means what it says.
 
-mod deb;
 pub(crate) mod debian;
-mod deny;
 mod linker;
 mod npm;
 pub(crate) mod program;
 mod pypi;
+mod subcommand;
 pub(crate) mod toolchain;
 
 use std::path::PathBuf;
@@ -17,8 +16,6 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::cargo;
-use deb::CargoDeb;
-use deny::CargoDeny;
 use linker::Linker;
 use npm::{KubernetesTools, Npm};
 use program::Program;
@@ -85,8 +82,8 @@ impl Need {
                 requirements
             }
             Self::Vm => programs(&program::VM),
-            Self::Package => vec![Box::new(CargoDeb)],
-            Self::Lint => vec![Box::new(Clippy), Box::new(CargoDeny)],
+            Self::Package => vec![Box::new(subcommand::DEB)],
+            Self::Lint => vec![Box::new(Clippy), Box::new(subcommand::DENY)],
             Self::Bench => programs(&program::BENCH),
         }
     }
