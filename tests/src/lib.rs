@@ -22,6 +22,7 @@ pub mod load;
 pub mod netns;
 pub mod place;
 pub mod prometheus;
+pub mod promtool;
 pub mod sender;
 pub mod session;
 pub mod stall;

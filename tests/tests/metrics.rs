@@ -1,48 +1,22 @@
 //! What a scrape of the running agent holds, and how it changes.
 
-use std::{
-    io::{ErrorKind, Write as _},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use agent::metrics::{Kind, families};
 use agent_ebpf::programs::PROGRAMS;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::{
     daemon::Daemon,
     load::churn,
     netns::Netns,
     place::{Family, Place},
+    promtool,
 };
 
 #[test]
 fn promtool_finds_nothing_to_say() -> Result<()> {
     let daemon = Daemon::start(&[])?;
-    let text = daemon.get("/metrics")?.body;
-    let spawned = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match spawned {
-        Ok(promtool) => promtool,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("skipped: promtool is not installed (Debian has it in `prometheus`)");
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let mut stdin = promtool.stdin.take().context("no standard input")?;
-    stdin.write_all(text.as_bytes())?;
-    drop(stdin);
-    let output = promtool.wait_with_output()?;
-    assert!(
-        output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
-        "{output:?}"
-    );
-    Ok(())
+    promtool::finds_nothing(&daemon.get("/metrics")?.body)
 }
 
 #[test]

@@ -1,14 +1,10 @@
 //! What must hold after every fault, whatever it was.
 
-use std::{
-    fs,
-    io::{ErrorKind, Write as _},
-    process::{Command, Output, Stdio},
-    time::Instant,
-};
+use std::{fs, process::Output, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::param::clock_ticks_per_second;
+use tests::promtool;
 
 use super::scene::Scene;
 
@@ -24,7 +20,7 @@ const BUSY: f64 = 0.5;
 pub(super) fn is_sound(scene: &Scene, log_lines: usize) -> Result<()> {
     ensure!(scene.is_alive(), "it ended: {:?}", scene.daemon.log());
     gauges_are_right(scene)?;
-    promtool_finds_nothing(&scene.get("/metrics")?.body)?;
+    promtool::finds_nothing(&scene.get("/metrics")?.body)?;
     let resident = resident_kib(scene.pid()?)?;
     let log = scene.daemon.log();
     eprintln!(
@@ -97,28 +93,4 @@ fn resident_kib(pid: u32) -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let size = line.context("no VmRSS")?.trim().trim_end_matches(" kB");
     Ok(size.parse()?)
-}
-
-/// Nothing, or why not; where it is not installed, that is said aloud.
-fn promtool_finds_nothing(page: &str) -> Result<()> {
-    let spawned = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match spawned {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("skipped: promtool is not installed (Debian has it in `prometheus`)");
-            return Ok(());
-        }
-        spawned => spawned?,
-    };
-    let mut stdin = promtool.stdin.take().context("no standard input")?;
-    stdin.write_all(page.as_bytes())?;
-    drop(stdin);
-    let output = promtool.wait_with_output()?;
-    let is_silent = output.stdout.is_empty() && output.stderr.is_empty();
-    ensure!(output.status.success() && is_silent, "{output:?}");
-    Ok(())
 }
