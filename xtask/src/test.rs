@@ -5,6 +5,8 @@
 //! a time, because they all watch the same kernel. One of them reaches a limit of the whole host:
 //! it runs last, in a virtual machine. Another installs the package, which is built for it.
 
+mod transcript;
+
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +18,7 @@ use crate::package;
 use crate::setup::{self, Need};
 use crate::superuser;
 use crate::vm;
+use transcript::Transcript;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -49,7 +52,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     } else {
         None
     };
-    let mut failed = Vec::new();
+    let (mut failed, mut said) = (Vec::new(), Vec::new());
     for test in &tests {
         println!("\n{} of {}", test.target, test.package.display());
         let mut command = if is_kernel_test(test) {
@@ -59,9 +62,10 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         };
         command.args(&options.filter).current_dir(&test.package);
         // A failure in one file must not hide what the others would have said.
-        if let Err(error) = cargo::run(&mut command) {
-            eprintln!("{error:#}");
+        let (passed, transcript) = Transcript::of(&mut command)?;
+        if !passed {
             failed.push(test.target.as_str());
+            said.push(transcript.told());
         }
     }
     if is_whole && let Err(error) = vm::run() {
@@ -69,6 +73,8 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         failed.push("the virtual machine's");
     }
     if !failed.is_empty() {
+        // Once more, where it is looked for first.
+        println!("\n{}\n", said.join("\n"));
         bail!("tests failed: {}", failed.join(", "));
     }
     let machine = if is_whole {
