@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 /// Programs, maps and links by their numbers, which each kind counts for itself.
@@ -65,6 +65,9 @@ pub fn of_process(pid: u32) -> Result<BpfIds> {
     Ok(ids)
 }
 
+/// How often bpftool is asked anew, where something went while it listed.
+const ATTEMPTS: usize = 50;
+
 /// Those of the whole host.
 ///
 /// # Errors
@@ -73,16 +76,26 @@ pub fn of_process(pid: u32) -> Result<BpfIds> {
 pub fn of_host() -> Result<BpfIds> {
     let mut ids = BpfIds::new();
     for kind in BpfKind::ALL {
-        let shown = Command::new("bpftool")
+        ids.extend(of_kind(kind)?.into_iter().map(|id| (kind, id)));
+    }
+    Ok(ids)
+}
+
+fn of_kind(kind: BpfKind) -> Result<Vec<u32>> {
+    let mut shown = String::new();
+    for _ in 0..ATTEMPTS {
+        let output = Command::new("bpftool")
             .args(["-j", kind.name(), "show"])
             .output()
             .context("bpftool cannot be run")?;
-        let list: Vec<Value> = serde_json::from_slice(&shown.stdout)
-            .with_context(|| format!("{shown:?} is no list"))?;
-        for item in list {
-            let id = item["id"].as_u64().context("bpftool shows no id")?;
-            ids.insert((kind, u32::try_from(id)?));
+        shown = format!("{output:?}");
+        let list: Vec<Value> =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("{shown} is no list"))?;
+        // It ends its list with an error once one of those it found is gone.
+        let ids = list.iter().map(|item| item["id"].as_u64()?.try_into().ok());
+        if let Some(ids) = ids.collect() {
+            return Ok(ids);
         }
     }
-    Ok(ids)
+    bail!("not one whole list of {ATTEMPTS}: {shown}")
 }
