@@ -43,9 +43,12 @@ pub(crate) struct Options {
     /// The kernels, each as a series of kernel.org (6.1) or `newest`, and all tests there; without
     /// any, those that CI runs, and the tests it has the time for
     series: Vec<Series>,
+    /// A test file that runs alone, however long it takes; can be given several times
+    #[arg(long = "test", value_name = "NAME", value_parser = suite::named)]
+    tests: Vec<&'static str>,
     /// Run no tests, and write docs/kernels.md anew from what `agent check` says; of the series
     /// that it tells of, if none is named
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tests")]
     write_docs: bool,
 }
 
@@ -68,6 +71,10 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         (named, true) => (named, Purpose::Report),
         (named, false) => (named, Purpose::All),
     };
+    let purpose = match options.tests.as_slice() {
+        [] => purpose,
+        tests => Purpose::Named(tests),
+    };
     let outcomes = boot(series, purpose)?;
     if options.write_docs {
         write_docs(&outcomes)?;
@@ -80,15 +87,20 @@ pub(crate) fn run() -> Result<()> {
     judge(&boot(&series::CI, Purpose::Ci)?)
 }
 
+/// Runs all tests on every kernel that the documentation tells of: the better part of an hour.
+pub(crate) fn run_all() -> Result<()> {
+    judge(&boot(&series::DOCUMENTED, Purpose::All)?)
+}
+
 /// Boots a kernel of each series.
-fn boot(serieses: &[Series], purpose: Purpose) -> Result<Vec<Outcome>> {
+fn boot(serieses: &[Series], purpose: Purpose<'_>) -> Result<Vec<Outcome>> {
     if ARCH != "x86_64" {
         bail!("the virtual machine is an x86-64 one, and its tests cannot be built on {ARCH}");
     }
     let kept = cargo::root().join("target/vm");
     fs::create_dir_all(&kept).with_context(|| format!("could not make {}", kept.display()))?;
     let kernels = kernel::each(serieses, &kept)?;
-    let guest = Guest::build()?;
+    let guest = Guest::build(purpose)?;
     // Of this run alone: another may go on beside it.
     let scratch = tempfile::tempdir_in(&kept).context("could not make a directory to work in")?;
     let packed = guest.pack(scratch.path())?;
@@ -128,7 +140,7 @@ fn boot(serieses: &[Series], purpose: Purpose) -> Result<Vec<Outcome>> {
 }
 
 /// Boots one kernel, and judges what came of it.
-fn outcome(kernel: &Kernel, purpose: Purpose, packed: &Path, kept: &Path) -> Result<Outcome> {
+fn outcome(kernel: &Kernel, purpose: Purpose<'_>, packed: &Path, kept: &Path) -> Result<Outcome> {
     let scratch = tempfile::tempdir_in(kept).context("could not make a directory to work in")?;
     let unpacked = kernel.unpack(&scratch.path().join("unpacked"))?;
     let is_full = kernel.series.is_full();
@@ -177,10 +189,13 @@ fn judge(outcomes: &[Outcome]) -> Result<()> {
     let head: Vec<_> = ["test file".to_owned()].into_iter().chain(head).collect();
     let rows = suite::TESTS.iter().filter_map(|(name, place)| {
         let suite::Where::Host(why) = place else {
-            let cells = outcomes.iter().map(|outcome| {
-                let file = outcome.files.iter().find(|file| file.name == *name);
-                file.map_or_else(|| "–".to_owned(), File::brief)
+            let files = outcomes.iter().map(|outcome| {
+                let mut files = outcome.files.iter();
+                files.find(|file| file.name == *name)
             });
+            // Of none where others were asked for.
+            files.clone().flatten().next()?;
+            let cells = files.map(|file| file.map_or_else(|| "–".to_owned(), File::brief));
             return Some([(*name).to_owned()].into_iter().chain(cells).collect());
         };
         println!("skipped in machines: {name}: {why}");

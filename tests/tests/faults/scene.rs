@@ -4,7 +4,8 @@ use std::{
     cell::RefCell,
     fs,
     process::Command,
-    time::{Duration, SystemTime},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +16,6 @@ use tests::{
     daemon::{Daemon, RUN, binary},
     http::{Response, Scrape},
     session::Session,
-    wait,
 };
 
 use super::known::{Known, Named};
@@ -31,6 +31,10 @@ pub(super) const OPTIONS: [&str; 4] = [
 /// When the last census was complete, in seconds since 1970.
 pub(super) const COMPLETED: &str =
     "connstate_census_last_completion_timestamp_seconds{kind=\"known\"}";
+
+/// Where censuses are dear, the agent takes one every 25 s alone; this is as long as two of them and
+/// their own time may last.
+const CENSUS_DEADLINE: Duration = Duration::from_mins(2);
 
 /// How an agent is started.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +101,7 @@ impl Scene {
         // Of none, nothing need be told.
         self.known.minisockets()?;
         let mut told = Ok(());
-        let waited = wait::until("the known sockets to be told", || {
+        let waited = patiently("the known sockets to be told", || {
             self.before = self.scrape()?;
             let minisockets = self.known.minisockets_now()?;
             let named = self.start.named;
@@ -115,7 +119,7 @@ impl Scene {
 
     /// Waits until the first census is over.
     pub(super) fn ready(&mut self) -> Result<()> {
-        wait::until("the agent to be ready", || {
+        patiently("the agent to be ready", || {
             ensure!(self.is_alive(), "it ended: {:?}", self.daemon.log());
             let answer = self.get("/readyz");
             Ok(answer.is_ok_and(|answer| answer.status == 200))
@@ -202,9 +206,7 @@ pub(super) fn next_census(scrape: impl Fn() -> Result<Scrape>) -> Result<Scrape>
     let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
     let complete_after = |moment: f64| {
         let mut last = scrape()?;
-        wait::until("a census", || {
-            // Gently, so that what the asking costs is not taken for a spin.
-            std::thread::sleep(Duration::from_millis(50));
+        patiently("a census", || {
             last = scrape()?;
             Ok(last.value(COMPLETED).is_ok_and(|last| last > moment))
         })?;
@@ -212,6 +214,24 @@ pub(super) fn next_census(scrape: impl Fn() -> Result<Scrape>) -> Result<Scrape>
     };
     let under_way = complete_after(now)?.value(COMPLETED)?;
     complete_after(under_way)
+}
+
+/// Waits for what a census brings, by asking the agent gently: what the asking costs shall not be
+/// taken for a spin.
+pub(super) fn patiently(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let started = Instant::now();
+    loop {
+        let asked = Instant::now();
+        if condition()? {
+            return Ok(());
+        }
+        ensure!(
+            started.elapsed() < CENSUS_DEADLINE,
+            "waited in vain for {what}"
+        );
+        thread::sleep(PAUSE.max(asked.elapsed() * 10));
+    }
 }
 
 /// Where an agent with this folder has its socket.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::modules;
-use super::suite::{Purpose, TESTS, Where, left_out};
+use super::suite::{Purpose, in_guests, left_out};
 use crate::cargo::{self, Executable};
 use crate::setup::program;
 
@@ -23,21 +23,23 @@ pub(super) const CHECK: &str = "check";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What tests call. The guest has them where the host does, with their libraries.
-const PROGRAMS: [&str; 10] = [
-    "ip", "ss", "tc", "nft", "sleep", "sh", "bash", "setpriv", "prlimit", "unshare",
+const PROGRAMS: [&str; 12] = [
+    "ip", "ss", "tc", "nft", "sleep", "sh", "bash", "setpriv", "prlimit", "unshare", "mount",
+    "umount",
 ];
 
 /// What no test takes as long as, and a hung one is killed after.
 const SECONDS: u64 = 480;
 
 /// The executables, as built.
-pub(super) struct Guest {
+pub(super) struct Guest<'a> {
+    purpose: Purpose<'a>,
     executables: Vec<Executable>,
 }
 
-impl Guest {
+impl<'a> Guest<'a> {
     /// Builds them.
-    pub(super) fn build() -> Result<Self> {
+    pub(super) fn build(purpose: Purpose<'a>) -> Result<Self> {
         // There are no shared libraries of Rust's in the guest, and little memory.
         let flags = ["-Ctarget-feature=+crt-static", "-Cstrip=debuginfo"].join("\u{1f}");
         let mut command = cargo::cargo();
@@ -45,13 +47,16 @@ impl Guest {
         for binary in ["agent", "init", "holder"] {
             command.args(["--bin", binary]);
         }
-        for test in in_guests() {
+        for (test, _) in in_guests(purpose) {
             command.args(["--test", test]);
         }
         command.args(["--target", TARGET]);
         // This comes before whatever flags the environment or the configuration name.
         let executables = cargo::build(command.env("CARGO_ENCODED_RUSTFLAGS", flags))?;
-        Ok(Self { executables })
+        Ok(Self {
+            purpose,
+            executables,
+        })
     }
 
     /// Makes the part of the initial file system that is the same for every kernel.
@@ -62,7 +67,7 @@ impl Guest {
         // Tests know the path that it was built at.
         let holder = self.find("holder", false)?;
         place(holder, &files, &holder.to_string_lossy())?;
-        for test in in_guests() {
+        for (test, _) in in_guests(self.purpose) {
             place(self.find(test, true)?, &files, &test_path(test))?;
         }
         // The table of capabilities that the agent's unit names is read by a test of rights.
@@ -115,23 +120,15 @@ pub(super) fn complete(
     Ok(archive)
 }
 
-/// The tests that run in machines.
-fn in_guests() -> impl Iterator<Item = &'static str> {
-    let here = TESTS
-        .iter()
-        .filter(|(_, place)| !matches!(place, Where::Host(_)));
-    here.map(|(test, _)| *test)
-}
-
 /// Where a test lies in the guest.
 fn test_path(test: &str) -> String {
     format!("/tests/{test}")
 }
 
 /// What process 1 reads: a command a line.
-pub(super) fn plan(purpose: Purpose, is_full: bool) -> String {
+pub(super) fn plan(purpose: Purpose<'_>, is_full: bool) -> String {
     let mut plan = format!("{CHECK} {SECONDS} {AGENT} check\n");
-    for (test, place) in TESTS {
+    for (test, place) in in_guests(purpose) {
         if left_out(place, purpose, is_full).is_none() {
             let path = test_path(test);
             let command = format!("{test} {SECONDS} {path} --test-threads=1 --nocapture\n");
@@ -240,7 +237,9 @@ mod tests {
         assert_eq!(names[..2], [Some(CHECK), Some("verdicts")]);
         assert!(!names.contains(&Some("rights")));
         let all = plan(Purpose::All, true).lines().count();
-        assert_eq!(all, 1 + in_guests().count());
+        assert_eq!(all, 1 + in_guests(Purpose::All).count());
+        let alone = plan(Purpose::Named(&["rights"]), true);
+        assert_eq!(alone.lines().count(), 2);
         assert_eq!(plan(Purpose::Report, true).lines().count(), 1);
     }
 

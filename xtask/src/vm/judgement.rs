@@ -3,10 +3,10 @@
 use super::console::{self, End, Run, Verdict};
 use super::guest::CHECK;
 use super::qemu::PROOF;
-use super::suite::{Purpose, TESTS, Where, left_out};
+use super::suite::{Purpose, in_guests, left_out};
 
-/// The test that shows something only where it prints [`PROOF`].
-const PROVEN: &str = "orphan_kills";
+/// The tests that show something only where they print [`PROOF`].
+const PROVEN: [&str; 2] = ["orphan_kills", "machine_faults"];
 
 /// What became of a test file on one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +56,9 @@ impl File {
     }
 }
 
-/// Every test file of machines, judged by what a console says.
-pub(super) fn files(runs: &[Run], purpose: Purpose, is_full: bool) -> Vec<File> {
-    let here = TESTS
-        .iter()
-        .filter(|(_, place)| !matches!(place, Where::Host(_)));
-    let files = here.map(|(name, place)| match left_out(*place, purpose, is_full) {
+/// Every test file of machines that was asked for, judged by what a console says.
+pub(super) fn files(runs: &[Run], purpose: Purpose<'_>, is_full: bool) -> Vec<File> {
+    let files = in_guests(purpose).map(|(name, place)| match left_out(place, purpose, is_full) {
         Some(why) => File {
             name,
             passed: 0,
@@ -107,7 +104,7 @@ fn file(name: &'static str, run: Option<&Run>) -> File {
                 ))
             } else if passed + failed.len() == 0 {
                 Some("it has no tests".to_owned())
-            } else if name == PROVEN && failed.is_empty() && !is_proven {
+            } else if PROVEN.contains(&name) && failed.is_empty() && !is_proven {
                 Some(format!(
                     "it passed without the line `{PROOF}`, and has shown nothing"
                 ))
@@ -193,10 +190,12 @@ mod tests {
     fn what_only_a_machine_shows_must_be_shown() {
         let proven =
             format!("test one ... 3 killed\n{PROOF}\nok\ntest result: ok. 1 passed; 0 failed;\n");
-        let proven = run(PROVEN, End::Status(0), &proven);
-        assert_eq!(file(PROVEN, Some(&proven)).broken, None);
-        let skipped = run(PROVEN, End::Status(0), PASSED);
-        assert!(file(PROVEN, Some(&skipped)).broken.is_some());
+        for name in PROVEN {
+            let proven = run(name, End::Status(0), &proven);
+            assert_eq!(file(name, Some(&proven)).broken, None);
+            let skipped = run(name, End::Status(0), PASSED);
+            assert!(file(name, Some(&skipped)).broken.is_some());
+        }
     }
 
     #[test]

@@ -33,17 +33,37 @@ use Where::{Guest, Host};
 
 /// What a machine is booted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum Purpose<'a> {
     /// The agent's report on the kernel alone.
     Report,
     /// The tests that CI has the time for.
     Ci,
     /// All tests.
     All,
+    /// These test files.
+    Named(&'a [&'static str]),
+}
+
+/// The test file of a name, where it runs in machines.
+pub(super) fn named(name: &str) -> Result<&'static str, String> {
+    match TESTS.iter().find(|(test, _)| *test == name) {
+        Some((test, Guest(..))) => Ok(test),
+        Some((_, Host(why))) => Err(format!("it stays on the host: {why}")),
+        None => Err("there is no test file of that name".to_owned()),
+    }
+}
+
+/// The test files of machines that are asked for, or all where none is named.
+pub(super) fn in_guests(purpose: Purpose<'_>) -> impl Iterator<Item = (&'static str, Where)> {
+    let rows = TESTS.into_iter();
+    rows.filter(move |(test, place)| match purpose {
+        Purpose::Named(names) => names.contains(test),
+        _ => !matches!(place, Host(_)),
+    })
 }
 
 /// Why a test does not run in a machine; nothing where it does.
-pub(super) fn left_out(place: Where, purpose: Purpose, is_full: bool) -> Option<&'static str> {
+pub(super) fn left_out(place: Where, purpose: Purpose<'_>, is_full: bool) -> Option<&'static str> {
     match place {
         Host(why) => Some(why),
         Guest(..) if purpose == Purpose::Report => Some("only a report was asked for"),
@@ -56,7 +76,7 @@ pub(super) fn left_out(place: Where, purpose: Purpose, is_full: bool) -> Option<
 }
 
 /// Every test file of package `tests`, in the order they run: what needs least comes first.
-pub(super) const TESTS: [(&str, Where); 34] = [
+pub(super) const TESTS: [(&str, Where); 36] = [
     ("verdicts", Guest(Any, Short)),
     ("smoke", Guest(Any, Short)),
     ("orphan_kills", Guest(Any, Short)),
@@ -77,6 +97,7 @@ pub(super) const TESTS: [(&str, Where); 34] = [
     ("close_wait", Guest(Full, Long)),
     ("close_causes", Guest(Any, Long)),
     ("events", Guest(Full, Long)),
+    ("machine_faults", Guest(Full, Long)),
     (
         "orphan_limit",
         Host(
@@ -100,6 +121,10 @@ pub(super) const TESTS: [(&str, Where); 34] = [
         Host(
             "a kernel that preempts programs (6.18, 7.3) skips those of other tasks meanwhile: under emulation in every run of so many connections",
         ),
+    ),
+    (
+        "differential",
+        Host("tcpstates, which it compares the agent with, is not in the machines"),
     ),
     (
         "confinement",
@@ -153,6 +178,8 @@ mod tests {
             (Purpose::Ci, false, [true, false, false, false]),
             (Purpose::All, true, [true, true, true, false]),
             (Purpose::All, false, [true, false, true, false]),
+            (Purpose::Named(&[]), true, [true, true, true, false]),
+            (Purpose::Named(&[]), false, [true, false, true, false]),
         ] {
             let places = [
                 Guest(Any, Short),
@@ -163,6 +190,15 @@ mod tests {
             let found = places.map(|place| runs(place, purpose, is_full));
             assert_eq!(found, expected, "{purpose:?}");
         }
+    }
+
+    #[test]
+    fn what_is_named_must_be_of_machines() {
+        assert_eq!(named("smoke"), Ok("smoke"));
+        assert!(named("manifests").unwrap_err().contains("it reads files"));
+        assert!(named("lion").is_err());
+        let asked: Vec<_> = in_guests(Purpose::Named(&["smoke"])).collect();
+        assert_eq!(asked, [("smoke", Guest(Any, Short))]);
     }
 
     #[test]
