@@ -6,7 +6,10 @@
 //! each in its own [`namespace`], where all its [`sockets`] are waited for; the observing
 //! [`tool`]s, the [`cpu`] time they use, and what the
 //! agent's own [`metrics`] ([`prom`]) say of a run; the [`pairs`] of runs, or the [`profile`] of
-//! one; sockets that [`hold`] still, for a [`census`]; the [`table`] and the [`machine`] it holds for.
+//! one, or what the programs [`cost`] by the kernel's account; an agent that is [`idle`]; sockets that
+//! [`hold`] still, for a [`census`]; how cost grows, which is the [`scaling`], each a [`study`]; the
+//! long run, which is the [`soak`]; the [`table`] and the [`machine`] it holds for; and what is held
+//! against the [`budget`] in one [`document`].
 
 mod load;
 
@@ -30,17 +33,32 @@ mod pairs;
 
 mod profile;
 
+mod cost;
+
+mod idle;
+
 mod hold;
 
 mod census;
+
+mod scaling;
+
+mod study;
+
+mod soak;
 
 mod table;
 
 mod machine;
 
+mod budget;
+
+mod document;
+
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::slice;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
@@ -59,6 +77,9 @@ pub(crate) enum Bench {
         /// Connections per run
         #[arg(long, default_value_t = 60_000)]
         connections: u32,
+        /// So many a second, rather than as fast as it goes
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        per_second: Option<u32>,
     },
     /// nginx under wrk, a connection per request
     Server {
@@ -84,6 +105,26 @@ pub(crate) enum Bench {
         /// Rounds, in each of which all three count
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+        #[command(flatten)]
+        observers: Observers,
+    },
+    /// What the cost grows with: sockets, network namespaces, connections a second
+    Scaling {
+        #[command(flatten)]
+        observers: Observers,
+    },
+    /// A long run at a steady rate
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+        #[command(flatten)]
+        observers: Observers,
+    },
+    /// All of these and more, in half an hour, and docs/benchmarks.md anew
+    All {
+        #[command(flatten)]
+        extent: document::Extent,
         #[command(flatten)]
         observers: Observers,
     },
@@ -122,10 +163,12 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
         Bench::Churn {
             options,
             connections,
+            per_second,
         } => compare(
             options,
             &Load::Churn {
                 connections: *connections,
+                per_second: *per_second,
             },
         ),
         Bench::Server { options, seconds } => compare(options, &Load::Server { seconds: *seconds }),
@@ -138,15 +181,38 @@ pub(crate) fn main(bench: &Bench) -> Result<()> {
             &[
                 Load::Churn {
                     connections: *connections,
+                    per_second: None,
                 },
                 Load::Server { seconds: *seconds },
             ],
         ),
         Bench::Census { rounds, observers } => {
             let (_, subject) = prepare(observers, &[])?;
-            println!("\n{}", census::run(*rounds, &subject)?);
+            println!("\n{}", census::run(*rounds, &subject)?.render());
             println!("{}", census::describe(&subject));
             Ok(())
+        }
+        Bench::Scaling { observers } => {
+            let (_, subject) = prepare(observers, &[])?;
+            for study in [
+                scaling::with_sockets(&subject)?,
+                scaling::with_namespaces(&subject)?,
+                scaling::with_rate(&subject)?,
+            ] {
+                println!("\n{}", study.table());
+            }
+            println!("{}", census::describe(&subject));
+            Ok(())
+        }
+        Bench::Soak { minutes, observers } => {
+            let (_, subject) = prepare(observers, &[])?;
+            let soak = soak::run(Duration::from_mins(*minutes), &subject)?;
+            println!("\n{}", soak.render());
+            Ok(())
+        }
+        Bench::All { extent, observers } => {
+            let (tools, subject) = prepare(observers, &document::LOADS)?;
+            document::write(*extent, &tools, &subject)
         }
         Bench::Hold(sockets) => hold::generate(*sockets),
         Bench::Load(load) => {

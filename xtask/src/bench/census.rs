@@ -1,9 +1,9 @@
 //! What a census costs beside `ss` and `node_exporter`, on the same sockets, by turns.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::hold::{Holder, Sockets};
-use super::table::Spread;
+use super::table::{Spread, quantile};
 use super::tool::{Subject, Tool};
 use super::{cpu, machine, prom};
 use crate::child::Guarded;
@@ -27,70 +27,155 @@ const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 
 const DEADLINE: Duration = Duration::from_mins(2);
 
+/// The thread that takes the censuses.
+const CENSUS: &str = "census";
+
+/// How often a page is asked for, for its 99th percentile.
+const SCRAPES: usize = 500;
+
 /// The sockets to be counted.
 #[derive(Clone, Copy)]
-struct Mix {
-    name: &'static str,
-    sockets: Sockets,
+pub(super) struct Mix {
+    pub(super) name: &'static str,
+    pub(super) sockets: Sockets,
     /// The census's budget as a part of what `ss` and `node_exporter` take.
-    budget: Option<[f64; 2]>,
+    pub(super) budget: Option<[f64; 2]>,
 }
 
 /// How long each took in one round, in milliseconds.
-struct Round {
-    census: f64,
-    ss: f64,
-    exporter: Option<f64>,
+pub(super) struct Round {
+    pub(super) census: f64,
+    pub(super) ss: f64,
+    pub(super) exporter: Option<f64>,
 }
 
-/// Measures both mixes of the design, and the first again beside a hundred namespaces.
-pub(super) fn run(rounds: u32, subject: &Subject) -> Result<String> {
-    let sixth = [1.0 / 6.0, 1.0 / 3.0];
-    let sockets = |time_wait, established, namespaces| Sockets {
-        time_wait,
-        established,
-        namespaces,
-        here: false,
+/// What a census costs, in milliseconds and as parts of what the peers take.
+pub(super) struct Cost {
+    pub(super) mix: Mix,
+    census: Spread,
+    pub(super) by_ss: Spread,
+    pub(super) by_exporter: Option<Spread>,
+}
+
+/// The agent beside the sockets.
+pub(super) struct Watched {
+    /// What it ran beside.
+    name: String,
+    /// Of one core, in percent: the whole agent, and its censuses.
+    pub(super) share: f64,
+    pub(super) censuses: f64,
+    pub(super) resident_mib: f64,
+    /// Sockets that found no room in its table.
+    pub(super) without_room: f64,
+    /// Seconds since the last census, and since the last full one.
+    pub(super) oldest: [f64; 2],
+    /// What it took to answer a scrape, in milliseconds.
+    pub(super) scrapes: Vec<f64>,
+}
+
+/// What all of it came to.
+pub(super) struct Censuses {
+    pub(super) costs: Vec<Cost>,
+    pub(super) watched: Vec<Watched>,
+}
+
+const SIXTH_AND_THIRD: [f64; 2] = [1.0 / 6.0, 1.0 / 3.0];
+const HALVES: [f64; 2] = [0.5, 0.5];
+
+const MIXES: [Mix; 4] = [
+    Mix {
+        name: "300 000 TIME_WAIT",
+        sockets: Sockets::of(300_000, 0, 0),
+        budget: Some(SIXTH_AND_THIRD),
+    },
+    Mix {
+        name: "200 000 established",
+        sockets: Sockets::of(0, 200_000, 0),
+        budget: Some(HALVES),
+    },
+    Mix {
+        name: "300 000 established",
+        sockets: Sockets::of(0, 300_000, 0),
+        budget: None,
+    },
+    Mix {
+        name: "300 000 TIME_WAIT, 100 namespaces",
+        sockets: Sockets::of(300_000, 0, 100),
+        budget: None,
+    },
+];
+
+/// Measures the mixes of the design, and the first again beside a hundred namespaces.
+pub(super) fn run(rounds: u32, subject: &Subject) -> Result<Censuses> {
+    let mut censuses = Censuses {
+        costs: Vec::new(),
+        watched: Vec::new(),
     };
-    let mixes = [
-        Mix {
-            name: "300 000 TIME_WAIT",
-            sockets: sockets(300_000, 0, 0),
-            budget: Some(sixth),
-        },
-        Mix {
-            name: "200 000 established",
-            sockets: sockets(0, 200_000, 0),
-            budget: Some([0.5, 0.5]),
-        },
-        Mix {
-            name: "300 000 TIME_WAIT, 100 namespaces",
-            sockets: sockets(300_000, 0, 100),
-            budget: None,
-        },
-    ];
-    let mut costs = String::from(
-        "| sockets | census | ÷ `ss -tanH` | budget | ÷ node_exporter tcpstat | budget |\n\
-         |---|---|---|---|---|---|\n",
-    );
-    let mut watched = String::from(
-        "| sockets | CPU of one core | resident memory | oldest gauge | oldest full pass |\n\
-         |---|---|---|---|---|\n",
-    );
-    for mix in mixes {
+    for mix in MIXES {
         eprintln!("{}: making the sockets", mix.name);
         let held = Holder::start(mix.sockets)?;
-        if let Some(budget) = mix.budget {
-            costs += &cost(mix, budget, rounds, &held, subject)?;
+        if mix.budget.is_some() {
+            censuses.costs.push(cost(mix, rounds, &held, subject)?);
         }
         eprintln!("{}: the agent runs for {} s", mix.name, WATCHED.as_secs());
-        watched += &watch(mix, subject)?;
+        censuses.watched.push(watch(mix.name, WATCHED, subject)?);
         held.finish()?;
     }
-    Ok(format!(
-        "{costs}\nThe agent at its default interval, for {} s:\n\n{watched}",
-        WATCHED.as_secs()
-    ))
+    Ok(censuses)
+}
+
+impl Censuses {
+    /// Two tables.
+    pub(super) fn render(&self) -> String {
+        let mut text = String::from(
+            "| sockets | census | ÷ `ss -tanH` | ÷ node_exporter tcpstat |\n|---|---|---|---|\n",
+        );
+        for cost in &self.costs {
+            text += &cost.row();
+        }
+        let _infallible = writeln!(
+            text,
+            "\nThe agent at its default interval, for {} s, then asked for /metrics {SCRAPES} \
+             times:\n",
+            WATCHED.as_secs()
+        );
+        text += "| sockets | CPU of one core | of that, censuses | resident memory | oldest gauge | oldest full pass | \
+                 /metrics, median | 99th percentile |\n|---|---|---|---|---|---|---|---|\n";
+        for watched in &self.watched {
+            text += &watched.row();
+        }
+        text
+    }
+}
+
+impl Cost {
+    fn row(&self) -> String {
+        let by_exporter = self.by_exporter.as_ref();
+        format!(
+            "| {} | {} ms | {} | {} |\n",
+            self.mix.name,
+            self.census.show(0),
+            self.by_ss.show(2),
+            by_exporter.map_or("not installed".to_owned(), |spread| spread.show(2)),
+        )
+    }
+}
+
+impl Watched {
+    fn row(&self) -> String {
+        let scrape = |part| quantile(&self.scrapes, part).unwrap_or(f64::NAN);
+        format!(
+            "| {} | {:.2} % | {:.2} % | {:.1} MiB | {:.1} s | {:.1} s | {:.2} ms | {:.2} ms |\n",
+            self.name,
+            self.share,
+            self.censuses,
+            self.resident_mib,
+            self.oldest[0],
+            self.oldest[1],
+            scrape(0.5),
+            scrape(0.99),
+        )
+    }
 }
 
 /// The machine and the versions the tables hold for.
@@ -115,20 +200,34 @@ fn inside<T: Send>(held: &Holder, work: impl FnOnce() -> Result<T> + Send) -> Re
     })
 }
 
-fn cost(
-    mix: Mix,
-    budget: [f64; 2],
+fn cost(mix: Mix, rounds: u32, held: &Holder, subject: &Subject) -> Result<Cost> {
+    let measured = by_turns(mix.name, rounds, held, subject)?;
+    let censuses = Spread::of(measured.iter().map(|round| round.census));
+    let by_ss = Spread::of(measured.iter().map(|round| round.census / round.ss));
+    let by_exporter = measured
+        .iter()
+        .filter_map(|round| Some(round.census / round.exporter?));
+    Ok(Cost {
+        mix,
+        census: censuses.context("no round was measured")?,
+        by_ss: by_ss.context("no round was measured")?,
+        by_exporter: Spread::of(by_exporter),
+    })
+}
+
+/// All three count the same sockets, by turns.
+pub(super) fn by_turns(
+    name: &str,
     rounds: u32,
     held: &Holder,
     subject: &Subject,
-) -> Result<String> {
-    let agent = subject.agent.as_deref().context("no agent was built")?;
+) -> Result<Vec<Round>> {
     let exporter = exporter(held)?;
     let client = client();
     let mut measured = Vec::new();
     for round in 1..=rounds {
-        eprintln!("{}: round {round} of {rounds}", mix.name);
-        let census = census(agent)?;
+        eprintln!("{name}: round {round} of {rounds}");
+        let census = census(subject)?;
         let ss = inside(held, ss)?;
         let exporter = exporter
             .is_some()
@@ -140,30 +239,12 @@ fn cost(
             exporter,
         });
     }
-    let censuses = Spread::of(measured.iter().map(|round| round.census));
-    let by_ss = Spread::of(measured.iter().map(|round| round.census / round.ss));
-    let by_exporter = measured
-        .iter()
-        .filter_map(|round| Some(round.census / round.exporter?));
-    let text = |spread: Option<Spread>, digits: usize| match spread {
-        Some(Spread { median, min, max }) => {
-            format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
-        }
-        None => "not installed".to_owned(),
-    };
-    Ok(format!(
-        "| {} | {} ms | {} | {:.2} | {} | {:.2} |\n",
-        mix.name,
-        text(censuses, 0),
-        text(by_ss, 2),
-        budget[0],
-        text(Spread::of(by_exporter), 2),
-        budget[1]
-    ))
+    Ok(measured)
 }
 
 /// Milliseconds of a census of the whole host, by the agent's own account.
-fn census(agent: &Path) -> Result<f64> {
+pub(super) fn census(subject: &Subject) -> Result<f64> {
+    let agent = subject.agent.as_deref().context("no agent was built")?;
     let mut command = Command::new(agent);
     command.args(["snapshot", "--json"]);
     let output = command.output().context("could not start the agent")?;
@@ -177,15 +258,19 @@ fn census(agent: &Path) -> Result<f64> {
     Ok(seconds.context("the snapshot does not say what it took")? * 1e3)
 }
 
+/// Milliseconds of `ss` where the calling thread is.
 fn ss() -> Result<f64> {
+    timed(Command::new("ss").arg("-tanH"))
+}
+
+/// Milliseconds of a command whose output goes nowhere.
+pub(super) fn timed(command: &mut Command) -> Result<f64> {
+    let name = command.get_program().to_string_lossy().into_owned();
     let started = Instant::now();
-    let status = Command::new("ss")
-        .arg("-tanH")
-        .stdout(Stdio::null())
-        .status()
-        .context("could not start ss")?;
+    let status = command.stdout(Stdio::null()).status();
+    let status = status.with_context(|| format!("could not start {name}"))?;
     if !status.success() {
-        bail!("`ss -tanH` failed ({status})");
+        bail!("{name} failed ({status})");
     }
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
@@ -236,13 +321,15 @@ fn scrape(client: &ureq::Agent) -> Result<f64> {
 }
 
 /// Runs the agent beside the sockets, and asks it once a second how old its gauges are.
-fn watch(mix: Mix, subject: &Subject) -> Result<String> {
+pub(super) fn watch(name: &str, time: Duration, subject: &Subject) -> Result<Watched> {
     let running = Tool::Agent.start(subject)?.context("no agent was built")?;
     let metrics = running.metrics.as_ref().context("the agent serves none")?;
-    let (started, worked) = (Instant::now(), cpu::of_process(running.process.id())?);
+    let pid = running.process.id();
+    let (worked, counted) = (cpu::of_process(pid)?, cpu::of_threads(pid, CENSUS)?);
+    let started = Instant::now();
     let mut oldest = [0_f64; 2];
-    let mut resident = 0_f64;
-    while started.elapsed() < WATCHED {
+    let (mut resident, mut without_room) = (0_f64, 0_f64);
+    while started.elapsed() < time {
         thread::sleep(Duration::from_secs(1));
         let text = metrics.text()?;
         let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
@@ -254,15 +341,27 @@ fn watch(mix: Mix, subject: &Subject) -> Result<String> {
             }
         }
         resident = resident.max(prom::sum(&text, "process_resident_memory_bytes", &[]));
+        let label = ["reason=\"state_full\""];
+        without_room = prom::sum(&text, "connstate_events_lost_total", &label);
     }
-    let used = cpu::of_process(running.process.id())? - worked;
-    let share = used / started.elapsed().as_secs_f64() * 100.0;
+    let percent = 100.0 / started.elapsed().as_secs_f64();
+    let share = (cpu::of_process(pid)? - worked) * percent;
+    let censuses = (cpu::of_threads(pid, CENSUS)? - counted) * percent;
+    let mut scrapes = Vec::new();
+    for _ in 0..SCRAPES {
+        let asked = Instant::now();
+        metrics.text()?;
+        scrapes.push(asked.elapsed().as_secs_f64() * 1e3);
+        thread::sleep(Duration::from_millis(10));
+    }
     running.process.stop()?;
-    Ok(format!(
-        "| {} | {share:.2} % | {:.1} MiB | {:.1} s | {:.1} s |\n",
-        mix.name,
-        resident / 1_048_576.0,
-        oldest[0],
-        oldest[1]
-    ))
+    Ok(Watched {
+        name: name.to_owned(),
+        share,
+        censuses,
+        resident_mib: resident / 1_048_576.0,
+        without_room,
+        oldest,
+        scrapes,
+    })
 }

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
@@ -16,7 +16,7 @@ use super::{cpu, namespace, sockets};
 const BACKLOG: i32 = 4096;
 
 /// Makes the connections, and says how long they took and what they cost.
-pub(super) fn generate(connections: u32) -> Result<Outcome> {
+pub(super) fn generate(connections: u32, per_second: Option<u32>) -> Result<Outcome> {
     namespace::enter()?;
     let listener = bound_listener(Ipv4Addr::LOCALHOST)?;
     let address = listener
@@ -26,6 +26,9 @@ pub(super) fn generate(connections: u32) -> Result<Outcome> {
     let started = Instant::now();
     let acceptor = thread::spawn(move || accept(&listener, connections));
     for number in 0..connections {
+        if let Some(per_second) = per_second {
+            wait_for(started + Duration::from_secs(1) * number / per_second);
+        }
         TcpStream::connect(address)
             .with_context(|| format!("connection {number} of {connections} failed"))?;
     }
@@ -41,6 +44,15 @@ pub(super) fn generate(connections: u32) -> Result<Outcome> {
         cpu_seconds,
         unfinished: sockets::outlived()?,
     })
+}
+
+/// Waits until a connection is due; those due within a millisecond go together, for a sleep is no
+/// more exact than that.
+fn wait_for(due: Instant) {
+    let early = due.saturating_duration_since(Instant::now());
+    if early > Duration::from_millis(1) {
+        thread::sleep(early);
+    }
 }
 
 fn accept(listener: &TcpListener, connections: u32) -> Result<()> {

@@ -43,17 +43,21 @@ pub(crate) struct Sockets {
     pub(super) here: bool,
 }
 
+impl Sockets {
+    /// So many, in a namespace of their own.
+    pub(super) const fn of(time_wait: u32, established: u32, namespaces: u32) -> Self {
+        Self {
+            time_wait,
+            established,
+            namespaces,
+            here: false,
+        }
+    }
+}
+
 /// Makes the sockets, says so in one line, and holds them until standard input ends.
 pub(super) fn generate(sockets: Sockets) -> Result<()> {
-    let limit = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit,
-            maximum: limit,
-        },
-    )
-    .context("could not raise the limit of open files")?;
+    let limit = raise_limit()?;
     let others = Others::make(sockets.namespaces)?;
     if !sockets.here {
         namespace::enter()?;
@@ -64,7 +68,7 @@ pub(super) fn generate(sockets: Sockets) -> Result<()> {
         }
     }
     // Some files are open besides.
-    let most = limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX)) - 64;
+    let most = limit - 64;
     let own = sockets.established.min(most);
     let mut helpers = Vec::new();
     let mut left = sockets.established - own;
@@ -87,6 +91,17 @@ pub(super) fn generate(sockets: Sockets) -> Result<()> {
         .context("could not wait for the end of standard input")?;
     drop((held, helpers, others));
     Ok(())
+}
+
+/// Raises the limit of open files as far as this process may, and gives it.
+fn raise_limit() -> Result<u32> {
+    let most = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    setrlimit(Resource::Nofile, limit).context("could not raise the limit of open files")?;
+    Ok(most.map_or(u32::MAX, |most| u32::try_from(most).unwrap_or(u32::MAX)))
 }
 
 /// A process that holds sockets.

@@ -21,6 +21,9 @@ pub(crate) enum Load {
         /// How many
         #[arg(long)]
         connections: u32,
+        /// So many a second, rather than as fast as it goes
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        per_second: Option<u32>,
     },
     /// Requests to nginx by wrk
     Server {
@@ -76,7 +79,7 @@ impl Load {
     /// `CLOSE` to `LISTEN` and back.
     pub(crate) fn transitions(&self) -> Option<u64> {
         match self {
-            Self::Churn { connections } => Some(u64::from(*connections) * 10 + 2),
+            Self::Churn { connections, .. } => Some(u64::from(*connections) * 10 + 2),
             Self::Server { .. } => None,
         }
     }
@@ -96,7 +99,10 @@ impl Load {
     /// Makes the load: what the child process does.
     pub(crate) fn generate(&self) -> Result<Outcome> {
         match self {
-            Self::Churn { connections } => churn::generate(*connections),
+            Self::Churn {
+                connections,
+                per_second,
+            } => churn::generate(*connections, *per_second),
             Self::Server { seconds } => server::generate(*seconds),
         }
     }
@@ -117,20 +123,34 @@ impl Load {
             .with_context(|| format!("the load's outcome is not what was expected: {text}"))
     }
 
-    fn arguments(&self) -> [String; 5] {
+    fn arguments(&self) -> Vec<String> {
         let (option, size) = match self {
-            Self::Churn { connections } => ("--connections", connections),
+            Self::Churn { connections, .. } => ("--connections", connections),
             Self::Server { seconds } => ("--seconds", seconds),
         };
         let words = ["bench", "load", self.name(), option, &size.to_string()];
-        words.map(str::to_owned)
+        let mut arguments = words.map(str::to_owned).to_vec();
+        if let Self::Churn {
+            per_second: Some(per_second),
+            ..
+        } = self
+        {
+            arguments.extend(["--per-second".to_owned(), per_second.to_string()]);
+        }
+        arguments
     }
 
     /// Far beyond what the slowest peer needs (100 µs per connection), so that only a hang hits it.
     fn deadline(&self) -> Duration {
         match self {
-            Self::Churn { connections } => {
-                Duration::from_mins(1) + Duration::from_millis(1) * *connections
+            Self::Churn {
+                connections,
+                per_second,
+            } => {
+                let paced = per_second.map_or(0, |per_second| connections / per_second);
+                Duration::from_mins(1)
+                    + Duration::from_millis(1) * *connections
+                    + Duration::from_secs(1) * paced
             }
             Self::Server { seconds } => Duration::from_mins(1) + Duration::from_secs(1) * *seconds,
         }

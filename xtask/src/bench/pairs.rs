@@ -15,9 +15,9 @@ use super::tool::{Subject, Tool};
 const DIGEST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A run under an observer, and what the observer itself did meanwhile.
-struct Observed {
-    outcome: Outcome,
-    own: Option<Own>,
+pub(super) struct Observed {
+    pub(super) outcome: Outcome,
+    pub(super) own: Option<Own>,
     audit: Option<Audit>,
 }
 
@@ -76,7 +76,8 @@ fn measure(load: &Load, tool: Tool, pairs: u32, subject: &Subject) -> Result<Ver
     })
 }
 
-fn observe(load: &Load, tool: Tool, subject: &Subject) -> Result<Observed> {
+/// Runs a load under a tool.
+pub(super) fn observe(load: &Load, tool: Tool, subject: &Subject) -> Result<Observed> {
     let Some(running) = tool.start(subject)? else {
         return Ok(Observed {
             outcome: load.run()?,

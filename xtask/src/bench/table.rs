@@ -47,6 +47,37 @@ pub(super) struct Spread {
     pub(super) max: f64,
 }
 
+impl Audit {
+    /// By how much more was seen than was emitted, where that is known: other TCP traffic on the
+    /// host, which the agent watches too. Less: the program ran less often than the tracepoint
+    /// fired.
+    pub(super) fn off(&self) -> Option<i128> {
+        let seen = self.account.counted + self.account.misses;
+        Some(i128::from(seen) - i128::from(self.emitted?))
+    }
+}
+
+impl Verdict {
+    /// The ratios of the pairs, with ÷ without.
+    pub(super) fn ratio(&self) -> Option<Spread> {
+        let Self::Measured { without, with, .. } = self else {
+            return None;
+        };
+        let pairs = without.iter().zip(with);
+        Spread::of(pairs.map(|(without, with)| with.per_second() / without.per_second()))
+    }
+
+    /// The tool's own CPU time in percent of one core, while the runs lasted.
+    pub(super) fn share(&self) -> Option<f64> {
+        let Self::Measured { owns, .. } = self else {
+            return None;
+        };
+        let during: f64 = owns.iter().map(|own| own.during).sum();
+        let seconds: f64 = owns.iter().map(|own| own.seconds).sum();
+        (seconds > 0.0).then(|| 100.0 * during / seconds)
+    }
+}
+
 impl Spread {
     /// None of no values.
     pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
@@ -62,12 +93,27 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
-    fn show(&self, decimals: usize) -> String {
+    /// As `median (least–greatest)`.
+    pub(super) fn show(&self, decimals: usize) -> String {
         format!(
             "{:.decimals$} ({:.decimals$}–{:.decimals$})",
             self.median, self.min, self.max
         )
     }
+}
+
+/// The value below which such a part of all lies; none of no values.
+pub(super) fn quantile(values: &[f64], part: f64) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a part of a length is a place in it"
+    )]
+    let place = (values.len() as f64 * part).ceil() as usize;
+    values.get(place.saturating_sub(1)).copied()
 }
 
 /// The comparison, the load's absolute figures, and the audit where an agent was among the tools.
@@ -107,30 +153,22 @@ fn comparison(row: &Row) -> String {
             ..
         } => (without, with, owns),
     };
-    let pairs = || without.iter().zip(with);
-    let ratio = Spread::of(pairs().map(|(without, with)| with.per_second() / without.per_second()));
-    let added = Spread::of(
-        pairs().map(|(without, with)| with.cpu_micros_each() - without.cpu_micros_each()),
-    );
+    let pairs = without.iter().zip(with);
+    let added =
+        Spread::of(pairs.map(|(without, with)| with.cpu_micros_each() - without.cpu_micros_each()));
     let own = Spread::of(owns.iter().map(|own| own.in_all));
-    let (during, seconds) = owns.iter().fold((0.0, 0.0), |sum, own| {
-        (sum.0 + own.during, sum.1 + own.seconds)
-    });
-    let share = if owns.is_empty() {
-        "–".to_owned()
-    } else {
-        format!("{:.1} %", 100.0 * during / seconds)
-    };
+    let share = row.verdict.share();
     let show = |spread: Option<Spread>, decimals, unit: &str| {
         spread.map_or("–".to_owned(), |spread| {
             format!("{}{unit}", spread.show(decimals))
         })
     };
     format!(
-        "| {tool} | {} | {} | {} | {share} |",
-        show(ratio, 2, ""),
+        "| {tool} | {} | {} | {} | {} |",
+        show(row.verdict.ratio(), 2, ""),
         show(added, 1, " µs"),
-        show(own, 2, " s")
+        show(own, 2, " s"),
+        share.map_or("–".to_owned(), |share| format!("{share:.1} %"))
     )
 }
 
@@ -176,15 +214,9 @@ fn audit(row: &Row) -> Option<String> {
     ))
 }
 
-/// Whether every single run adds up; if not, by how much each is off. More than was emitted means
-/// other TCP traffic on the host, which the agent watches too; less, that the program ran less
-/// often than the tracepoint fired.
+/// Whether every single run adds up; if not, by how much each is off.
 fn agreement(audits: &[Audit]) -> String {
-    let off = audits.iter().filter_map(|audit| {
-        let seen = audit.account.counted + audit.account.misses;
-        Some(i128::from(seen) - i128::from(audit.emitted?))
-    });
-    let off: Vec<i128> = off.collect();
+    let off: Vec<i128> = audits.iter().filter_map(Audit::off).collect();
     if off.iter().all(|off| *off == 0) {
         return "yes, in every run".to_owned();
     }
@@ -260,6 +292,15 @@ mod tests {
             })
         );
         assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.5), Some(100.0));
+        assert_eq!(quantile(&values, 0.99), Some(198.0));
+        assert_eq!(quantile(&values, 1.0), Some(200.0));
+        assert_eq!(quantile(&[], 0.5), None);
     }
 
     #[test]

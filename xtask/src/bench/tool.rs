@@ -45,6 +45,8 @@ pub(super) struct Running {
     pub(super) process: Guarded,
     /// The agent's own account.
     pub(super) metrics: Option<Metrics>,
+    /// How long it took to say that it runs.
+    pub(super) start_up: Duration,
     /// Where the output goes, as long as it runs.
     output: TempDir,
     /// Whether the output ends in an account.
@@ -149,12 +151,17 @@ fn start_agent(agent: &Path, arguments: &[String], output: TempDir) -> Result<Ru
         .args(["run", "--web.listen-address", &address.to_string()])
         .args(arguments);
     let log = output.path().join(OUTPUT);
+    let started = Instant::now();
     let mut process = spawn_into(&mut command, &log)?;
+    wait_until(&mut process, &log, || says(&log, "listening="))?;
+    let start_up = started.elapsed();
     let metrics = Metrics::at(address);
     wait_until(&mut process, &log, || metrics.is_ready())?;
+    rest();
     Ok(Running {
         process,
         metrics: Some(metrics),
+        start_up,
         output,
         tells_account: false,
     })
@@ -167,11 +174,14 @@ fn start_events(agent: &Path, output: TempDir) -> Result<Running> {
     command.args(["events", "--all", "--table", "--api-socket"]);
     let log = output.path().join(OUTPUT);
     let mut process = spawn_into(command.arg(nowhere), &log)?;
-    let listens = || fs::read_to_string(&log).is_ok_and(|said| said.contains("listening"));
-    wait_until(&mut process, &log, listens)?;
+    let started = Instant::now();
+    wait_until(&mut process, &log, || says(&log, "listening"))?;
+    let start_up = started.elapsed();
+    rest();
     Ok(Running {
         process,
         metrics: None,
+        start_up,
         output,
         tells_account: true,
     })
@@ -185,10 +195,14 @@ fn start_peer(program: &Path, output: TempDir) -> Result<Running> {
     let log = output.path().join(OUTPUT);
     let mut process = spawn_into(&mut Command::new(program), &log)?;
     let descriptors = format!("/proc/{}/fd", process.id());
+    let started = Instant::now();
     wait_until(&mut process, &log, || observes(Path::new(&descriptors)))?;
+    let start_up = started.elapsed();
+    rest();
     Ok(Running {
         process,
         metrics: None,
+        start_up,
         output,
         tells_account: false,
     })
@@ -220,7 +234,7 @@ fn spawn_into(command: &mut Command, log: &Path) -> Result<Guarded> {
 fn wait_until(process: &mut Guarded, log: &Path, ready: impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + READY_DEADLINE;
     while !ready() {
-        let ended = process.wait(Duration::from_millis(20))?;
+        let ended = process.wait(Duration::from_millis(1))?;
         let said = || fs::read_to_string(log).unwrap_or_default();
         if let Some(status) = ended {
             bail!("the observer ended by itself ({status}): {}", said());
@@ -233,9 +247,16 @@ fn wait_until(process: &mut Guarded, log: &Path, ready: impl Fn() -> bool) -> Re
             );
         }
     }
-    // A line of rest, so that what starting stirred up is over before the load begins.
-    thread::sleep(Duration::from_millis(100));
     Ok(())
+}
+
+fn says(log: &Path, words: &str) -> bool {
+    fs::read_to_string(log).is_ok_and(|said| said.contains(words))
+}
+
+/// So that what starting stirred up is over before the load begins.
+fn rest() {
+    thread::sleep(Duration::from_millis(100));
 }
 
 /// An address nothing listens on: the kernel's choice, given back at once.
