@@ -110,10 +110,7 @@ fn run(mut rounds: Rounds, censuses: &SyncSender<Census>, stopped: &Receiver<()>
     // What hides /proc may stay, and a line for each census would fill the log.
     let mut untaken = Complaint::default();
     loop {
-        let (started, worked) = (
-            clock::read(ClockId::Monotonic),
-            clock::read(ClockId::ThreadCPUTime),
-        );
+        let (started, worked) = (clock::monotonic(), clock::read(ClockId::ThreadCPUTime));
         let taken = untaken.about(rounds.census(stopped), "no census: /proc cannot be read");
         // Nothing in it: told to stop. Not to be sent: the engine has gone.
         if let Some(census) = taken
@@ -123,7 +120,7 @@ fn run(mut rounds: Rounds, censuses: &SyncSender<Census>, stopped: &Receiver<()>
         }
         let cost = clock::read(ClockId::ThreadCPUTime).saturating_sub(worked);
         let next = started + rounds.space(cost);
-        let pause = next.saturating_sub(clock::read(ClockId::Monotonic));
+        let pause = next.saturating_sub(clock::monotonic());
         debug!(?cost, ?pause, "a census is over");
         if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
             return;

@@ -3,7 +3,7 @@
 //! The wall clock is one for all processes of a host, and is not set here: that it steps is shown
 //! to the model, which is told each time it takes.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use agent::{
     census::{Census, NamespaceCensus},
@@ -12,6 +12,7 @@ use agent::{
 };
 use agent_ebpf::{counters::Counters, state::TcpState};
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tests::{
     http::{Scrape, number},
     netns::Netns,
@@ -20,7 +21,8 @@ use tests::{
 
 use super::{
     leak::{self, Leak, Sockets},
-    scene::{COMPLETED, PLAINLY, Scene, Start},
+    names::Events,
+    scene::{COMPLETED, PLAINLY, Scene, Start, socket_of},
 };
 
 /// CLOCK_MONOTONIC is a day later for it than for the kernel's programs.
@@ -47,7 +49,7 @@ pub(super) fn ages_are_true(scene: &mut Scene) -> Result<()> {
     let cgroup = tests::cgroup::Cgroup::new("clock")?.context("no cgroup")?;
     let sockets = Sockets::leaked(2);
     let holder = leak::start(&netns, &cgroup, "young", sockets)?;
-    let leak = Leak::of(holder, &netns, sockets)?;
+    let mut leak = Leak::of(holder, &netns, sockets)?;
     let mut ages = Vec::new();
     for port in [leak.port, scene.known.port()] {
         let port = format!("port=\"{port}\"");
@@ -62,6 +64,27 @@ pub(super) fn ages_are_true(scene: &mut Scene) -> Result<()> {
     }
     eprintln!("seconds that they are told to be old: {ages:?}");
     ensure!(ages.iter().all(|age| (1.0..OLD).contains(age)), "{ages:?}");
+    times_are_true(scene, &mut leak)
+}
+
+/// What happens now is told to happen now.
+fn times_are_true(scene: &Scene, leak: &mut Leak) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let socket = socket_of(scene.api_socket()?);
+    let events = Events::listen(&socket, leak.port, folder.path().join("events"), &[])?;
+    let before = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
+    leak.holder.go_on()?;
+    leak.holder.says("closed")?;
+    let text = events.printed(1)?;
+    let after = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
+    for line in text.lines() {
+        let event: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        let time = event["time"].as_f64().context("an event without a time")?;
+        // The two clocks are read one after the other.
+        let now = before - 0.1..after + 0.1;
+        ensure!(now.contains(&time), "{time} is not within {now:?}");
+    }
+    eprintln!("{} events at their time", text.lines().count());
     Ok(())
 }
 

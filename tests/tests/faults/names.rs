@@ -62,13 +62,14 @@ fn is_plain(text: &str) -> Result<()> {
 }
 
 /// `agent events`, which writes into a file.
-struct Events {
+pub(super) struct Events {
     child: Child,
     file: PathBuf,
 }
 
 impl Events {
-    fn listen(socket: &str, port: u16, file: PathBuf, options: &[&str]) -> Result<Self> {
+    /// Listens to those of a port, with these options besides.
+    pub(super) fn listen(socket: &str, port: u16, file: PathBuf, options: &[&str]) -> Result<Self> {
         let mut child = Command::new(binary()?)
             .args(["events", "--all", "--api-socket", socket])
             .args(["--port", &port.to_string()])
@@ -85,7 +86,7 @@ impl Events {
     }
 
     /// What it printed, once that is so many lines.
-    fn printed(mut self, lines: usize) -> Result<String> {
+    pub(super) fn printed(mut self, lines: usize) -> Result<String> {
         let mut text = String::new();
         wait::until("what is told", || {
             text = String::from_utf8(fs::read(&self.file)?).context("no UTF-8")?;
