@@ -167,6 +167,22 @@ fn the_whole_page_is_the_golden_one() {
 }
 
 #[test]
+fn a_limit_that_is_not_known_is_absent() {
+    let mut census = census();
+    census.namespaces[1].limits.sysctls = Sysctls::default();
+    let mut model = Model::new(setup(false));
+    model.census(census);
+    let text = Exposition::default()
+        .render(&model.view(Duration::ZERO))
+        .unwrap();
+    let has = |name: &str, netns: &str| text.contains(&format!("\n{name}{{netns=\"{netns}\"}} "));
+    for name in ["connstate_time_wait_limit", "connstate_ephemeral_ports"] {
+        assert!(has(name, "host") && !has(name, "2"), "{text}");
+    }
+    assert!(has("connstate_time_wait_sockets", "2"), "{text}");
+}
+
+#[test]
 fn every_label_value_is_there_from_the_start() {
     let empty = Model::new(setup(false)).view(Duration::ZERO);
     let text = Exposition::default().render(&empty).unwrap();

@@ -1,5 +1,7 @@
 //! The kernel's limits, how near the host is to them, and what they have cost.
 
+use std::collections::BTreeSet;
+
 use super::gauges;
 use crate::{
     detectors::Orphans,
@@ -45,8 +47,8 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_time_wait_limit",
         kind: Kind::Gauge,
         labels: &["netns"],
-        help: "tcp_max_tw_buckets.",
-        samples: |view| of_namespaces(view, 1),
+        help: "tcp_max_tw_buckets; absent where /proc/sys is not to be seen.",
+        samples: |view| limits_of_namespaces(view, 1, "tcp_max_tw_buckets"),
     },
     Family {
         name: "connstate_time_wait_overflows_total",
@@ -64,8 +66,8 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_ephemeral_ports",
         kind: Kind::Gauge,
         labels: &["netns"],
-        help: "Ports that connect() can choose from, toward each destination: ip_local_port_range without ip_local_reserved_ports.",
-        samples: |view| of_namespaces(view, 2),
+        help: "Ports that connect() can choose from, toward each destination: ip_local_port_range without ip_local_reserved_ports; absent where /proc/sys is not to be seen.",
+        samples: |view| limits_of_namespaces(view, 2, "ip_local_port_range_low"),
     },
     Family {
         name: "connstate_ephemeral_ports_used",
@@ -78,7 +80,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_sysctl",
         kind: Kind::Gauge,
         labels: &["netns", "name"],
-        help: "Settings of the kernel that bear on closing connections, of the network namespaces shown in connstate_time_wait_limit; one that a kernel or namespace lacks is absent.",
+        help: "Settings of the kernel that bear on closing connections, of the network namespaces shown in connstate_time_wait_sockets; one that a kernel or namespace lacks is absent.",
         samples: |view| {
             let sysctls = view.rows.sysctls.iter();
             sysctls
@@ -109,11 +111,27 @@ fn orphans(view: &View, of: impl Fn((u64, u64)) -> u64) -> Vec<Sample> {
 
 /// One column of the namespaces.
 fn of_namespaces(view: &View, column: usize) -> Vec<Sample> {
+    of_some_namespaces(view, column, |_| true)
+}
+
+/// Of those where this setting is known: without /proc/sys a limit is absent, and not 0, which
+/// anything would be over.
+fn limits_of_namespaces(view: &View, column: usize, sysctl: &str) -> Vec<Sample> {
+    let sysctls = view.rows.sysctls.iter();
+    let known = sysctls.filter(|(_, name, _)| *name == sysctl);
+    let known: BTreeSet<&str> = known.map(|(netns, ..)| netns.as_str()).collect();
+    of_some_namespaces(view, column, |netns| {
+        netns == OTHER || known.contains(netns)
+    })
+}
+
+fn of_some_namespaces(view: &View, column: usize, is_told: impl Fn(&str) -> bool) -> Vec<Sample> {
     let Rows { namespaces, .. } = &*view.rows;
     let crowded =
         |(labels, values): &&(Vec<String>, [f64; 3])| labels[0] != OTHER || values[column] > 0.0;
     let namespaces = namespaces.iter().filter(crowded);
     namespaces
+        .filter(|(labels, _)| is_told(&labels[0]))
         .map(|(labels, values)| Sample::number(labels.iter().map(String::as_str), values[column]))
         .collect()
 }
