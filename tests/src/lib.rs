@@ -23,6 +23,7 @@ pub mod netns;
 pub mod place;
 pub mod prometheus;
 pub mod promtool;
+pub mod random;
 pub mod sender;
 pub mod session;
 pub mod stall;

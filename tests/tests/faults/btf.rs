@@ -11,9 +11,12 @@ use std::{
 
 use agent_ebpf::fields::{FIELDS, Field, Need};
 use anyhow::{Context as _, Result, anyhow, ensure};
-use tests::daemon::{RUN, binary, output};
+use tests::{
+    daemon::{RUN, binary, output},
+    random::Random,
+};
 
-use super::{kill::Random, verdict};
+use super::verdict;
 
 const KERNELS: &str = "/sys/kernel/btf/vmlinux";
 

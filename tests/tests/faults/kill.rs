@@ -1,8 +1,6 @@
 //! SIGKILL, at moments that a seed chooses.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher as _, Hasher as _},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -10,7 +8,7 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use nix::sys::signal::Signal;
-use tests::{bpf_ids, load::churn, netns::Netns, wait};
+use tests::{bpf_ids, load::churn, netns::Netns, random::Random, wait};
 
 use super::{scene::Scene, verdict};
 
@@ -19,30 +17,6 @@ const TIMES: u64 = 10;
 
 /// The longest that it runs before.
 const LONGEST_MS: u64 = 600;
-
-/// Numbers that a seed determines: splitmix64.
-pub(super) struct Random(u64);
-
-impl Random {
-    /// Of a new seed, which is printed, or of the one that `CONNSTATE_SEED` names.
-    pub(super) fn new() -> Result<Self> {
-        let seed = match std::env::var("CONNSTATE_SEED") {
-            Ok(seed) => seed.parse()?,
-            Err(_) => RandomState::new().build_hasher().finish(),
-        };
-        eprintln!("CONNSTATE_SEED={seed} repeats this run");
-        Ok(Self(seed))
-    }
-
-    /// The next one, below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % end
-    }
-}
 
 /// Kills the agent at ten random moments of load, and starts it again each time.
 pub(super) fn ten_times(scene: &mut Scene) -> Result<()> {

@@ -10,9 +10,12 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
-use tests::wait::{self, DEADLINE};
+use tests::{
+    random::Random,
+    wait::{self, DEADLINE},
+};
 
-use super::{kill::Random, scene::Scene};
+use super::scene::Scene;
 
 const TIMES: u64 = 6;
 const SCRAPERS: usize = 3;

@@ -34,11 +34,13 @@ impl Program {
 
 /// What the kernel tests make traffic and check outputs with, the terminal that `agent top` is tried
 /// in, and what brings or makes what the manifests are checked with.
-pub(super) const TESTS: [Program; 18] = [
+pub(super) const TESTS: [Program; 19] = [
     Program::new("ip", "iproute2"),
     Program::new("ss", "iproute2"),
     Program::new("iptables", "iptables"),
     Program::new("nft", "nftables"),
+    // Watches beside the agent.
+    Program::new("tcpstates", "libbpf-tools"),
     Program::new("promtool", "prometheus").with_service("prometheus.service"),
     Program::new("prometheus", "prometheus").with_service("prometheus.service"),
     Program::new("prometheus-alertmanager", "prometheus-alertmanager")
@@ -57,6 +59,9 @@ pub(super) const TESTS: [Program; 18] = [
     Program::new("debootstrap", "debootstrap"),
     Program::new("systemd-nspawn", "systemd-container"),
 ];
+
+/// What libFuzzer is built with.
+pub(super) const CPP: Program = Program::new("c++", "g++");
 
 /// What virtual machines are emulated by and their initial file systems made with, and what tests
 /// call there.
