@@ -1,7 +1,11 @@
 //! What the kernel itself writes down of its tracepoint, in an instance of tracefs of the test's
 //! own: no BPF program is between. It shows whether a transition that nobody told was made.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use agent_ebpf::state::TcpState;
 use anyhow::{Context as _, Result, ensure};
@@ -11,10 +15,42 @@ use super::{
     step::{Key, Told},
 };
 
-const INSTANCES: &str = "/sys/kernel/tracing/instances";
+/// Where it is mounted, by systemd at the start of most hosts; tcpstates looks for it here, too.
+const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// For each processor: some 50 000 transitions.
 const BUFFER_KIB: &str = "8192";
+
+/// That it is mounted, until this value goes where it was not.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    is_ours: bool,
+}
+
+impl Mounted {
+    /// Mounts it if need be; an error where this host does not let anyone.
+    pub(super) fn ensure() -> Result<Self> {
+        if Path::new(TRACEFS).join("instances").is_dir() {
+            return Ok(Self { is_ours: false });
+        }
+        let mounted = Command::new("mount")
+            .args(["-t", "tracefs", "tracefs", TRACEFS])
+            .output()?;
+        ensure!(mounted.status.success(), "{mounted:?}");
+        Ok(Self { is_ours: true })
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let unmounted = Command::new("umount").arg(TRACEFS).status();
+            if !unmounted.is_ok_and(|status| status.success()) {
+                eprintln!("{TRACEFS} stays mounted");
+            }
+        }
+    }
+}
 
 /// A recording.
 #[derive(Debug)]
@@ -23,7 +59,10 @@ pub(super) struct Recording(PathBuf);
 impl Recording {
     /// Starts one of the plan's ports.
     pub(super) fn start() -> Result<Self> {
-        let path = PathBuf::from(format!("{INSTANCES}/connstate_{}", std::process::id()));
+        let path = PathBuf::from(format!(
+            "{TRACEFS}/instances/connstate_{}",
+            std::process::id()
+        ));
         fs::create_dir(&path).context("tracefs takes no instance")?;
         let recording = Self(path);
         let end = FIRST_PORT + PORTS;
