@@ -89,8 +89,8 @@ fn of_kind(kind: BpfKind) -> Result<Vec<u32>> {
             .output()
             .context("bpftool cannot be run")?;
         shown = format!("{output:?}");
-        let list: Vec<Value> =
-            serde_json::from_slice(&output.stdout).with_context(|| format!("{shown} is no list"))?;
+        let list: Vec<Value> = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{shown} is no list"))?;
         // It ends its list with an error once one of those it found is gone.
         let ids = list.iter().map(|item| item["id"].as_u64()?.try_into().ok());
         if let Some(ids) = ids.collect() {

@@ -22,24 +22,25 @@ pub(super) fn of_waited_children() -> Result<f64> {
     seconds("self", 13)
 }
 
-/// Seconds of another process, all its threads together.
+/// Seconds of another process: of the threads it has.
 pub(super) fn of_process(pid: u32) -> Result<f64> {
-    seconds(&pid.to_string(), 11)
+    of_threads(pid, |_| true)
 }
 
-/// Seconds of those threads of a process that have this name.
-pub(super) fn of_threads(pid: u32, name: &str) -> Result<f64> {
+/// Seconds of those threads of a process whose name is chosen, to the nanosecond: a tick is longer
+/// than some of them run.
+pub(super) fn of_threads(pid: u32, is_chosen: impl Fn(&str) -> bool) -> Result<f64> {
     let path = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&path).with_context(|| format!("could not read {path}"))?;
     let mut sum = 0.0;
     for thread in threads {
         let path = thread?.path();
         let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if comm.trim_end() == name {
-            // Exact to the nanosecond, for a tick is longer than some of these run.
-            let path = path.join("schedstat");
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("could not read {}", path.display()))?;
+        // It may have ended meanwhile.
+        let Ok(text) = fs::read_to_string(path.join("schedstat")) else {
+            continue;
+        };
+        if is_chosen(comm.trim_end()) {
             let nanos = text.split(' ').next().and_then(|first| first.parse().ok());
             let nanos: f64 = nanos.with_context(|| format!("no time in {text}"))?;
             sum += nanos * 1e-9;
