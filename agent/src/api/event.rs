@@ -32,7 +32,9 @@ pub struct EventLine {
     /// How long it had been in the state that it left, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ms: Option<f64>,
-    /// Why it closed.
+    /// Why it closed, as far as that is known then. A close by late data is told as `reset_received`
+    /// or `fin_wait2_timewait`, for the kernel shows them after it (`tcp_rcv_state_process()`); only
+    /// `connstate_closes_total` counts it as `late_data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<CloseCause>,
     /// The state in which it sent segments again.
