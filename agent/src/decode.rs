@@ -248,6 +248,9 @@ fn array<const N: usize>(record: &[u8; RECORD_SIZE], offset: usize) -> [u8; N] {
         .unwrap_or([0; N])
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "decode_fuzz.rs"]
+pub(crate) mod fuzz;
 #[cfg(test)]
 #[path = "decode_tests.rs"]
 mod tests;

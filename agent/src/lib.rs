@@ -43,3 +43,5 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod logging;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

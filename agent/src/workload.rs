@@ -235,6 +235,9 @@ pub(crate) fn comm(name: &[u8]) -> String {
     label(&String::from_utf8_lossy(name))
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "workload_fuzz.rs"]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,5 @@
-//! connstate's chores: `cargo xtask setup | run | test | vm | package | dashboards | lint | bench`.
+//! connstate's chores: `cargo xtask setup | run | test | vm | package | dashboards | lint |
+//! fuzz | miri | bench`.
 //!
 //! Each subcommand has a file of its own under its own name. Beneath them lie [`cargo`], which
 //! finds what was built, [`programs`], which compiles the kernel programs by themselves,
@@ -18,6 +19,10 @@ mod package;
 mod dashboards;
 
 mod lint;
+
+mod fuzz;
+
+mod miri;
 
 mod bench;
 
@@ -56,6 +61,10 @@ enum Chore {
     Dashboards,
     /// Checks formatting, clippy on host and kernel code, and the dependencies' licences
     Lint(lint::Options),
+    /// Has libFuzzer think up what others could write, for as long as each target is given
+    Fuzz(fuzz::Options),
+    /// Interprets what decodes the kernel's bytes, and finds undefined behaviour in it
+    Miri,
     /// Measures what watching costs, side by side with the peers that are installed
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -70,6 +79,8 @@ fn main() -> Result<()> {
         Chore::Package => package::main(),
         Chore::Dashboards => dashboards::main(),
         Chore::Lint(options) => lint::main(&options),
+        Chore::Fuzz(options) => fuzz::main(&options),
+        Chore::Miri => miri::run(),
         Chore::Bench(bench) => bench::main(&bench),
     }
 }

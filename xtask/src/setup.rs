@@ -5,6 +5,7 @@
 
 pub(crate) mod debian;
 mod linker;
+pub(crate) mod miri;
 mod npm;
 pub(crate) mod program;
 mod pypi;
@@ -17,6 +18,7 @@ use anyhow::{Result, bail};
 
 use crate::cargo;
 use linker::Linker;
+use miri::Miri;
 use npm::{KubernetesTools, Npm};
 use program::Program;
 use pypi::Pypi;
@@ -45,6 +47,10 @@ pub(crate) enum Need {
     Package,
     /// Clippy for the kernel programs, and cargo-deny.
     Lint,
+    /// cargo-fuzz, and the compiler of libFuzzer, which is of C++.
+    Fuzz,
+    /// The interpreter, and the source of std.
+    Miri,
     /// The load generators and peers of the benchmarks.
     Bench,
 }
@@ -84,6 +90,8 @@ impl Need {
             Self::Vm => programs(&program::VM),
             Self::Package => vec![Box::new(subcommand::DEB)],
             Self::Lint => vec![Box::new(Clippy), Box::new(subcommand::DENY)],
+            Self::Fuzz => vec![Box::new(program::CPP), Box::new(subcommand::FUZZ)],
+            Self::Miri => vec![Box::new(Miri)],
             Self::Bench => programs(&program::BENCH),
         }
     }
@@ -106,6 +114,8 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         Need::Vm,
         Need::Package,
         Need::Lint,
+        Need::Fuzz,
+        Need::Miri,
     ];
     if options.bench {
         needs.push(Need::Bench);

@@ -14,6 +14,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Executable};
+use crate::fuzz;
+use crate::miri;
 use crate::package;
 use crate::setup::{self, Need};
 use crate::superuser;
@@ -25,7 +27,17 @@ pub(crate) struct Options {
     /// Only the tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// The long ones, too: on every kernel of docs/kernels.md all tests that can run there, and
+    /// each fuzz target for a minute; and what decodes the kernel's bytes under Miri
+    #[arg(long, conflicts_with = "filter")]
+    all: bool,
 }
+
+/// How long a fuzz target runs among the long ones.
+const FUZZED_SECONDS: u32 = 60;
+
+/// What is run besides, and what it is called.
+type Chore = (&'static str, fn() -> Result<()>);
 
 pub(crate) fn main(options: &Options) -> Result<()> {
     // Who asks for tests by name asks for no machine, and for no package, which takes minutes.
@@ -68,9 +80,19 @@ pub(crate) fn main(options: &Options) -> Result<()> {
             said.push(transcript.told());
         }
     }
-    if is_whole && let Err(error) = vm::run() {
-        eprintln!("{error:#}");
-        failed.push("the virtual machine's");
+    let mut chores: Vec<Chore> = Vec::new();
+    if options.all {
+        chores.push(("the virtual machines'", vm::run_all));
+        chores.push(("the fuzz targets", || fuzz::run(FUZZED_SECONDS)));
+        chores.push(("Miri's", miri::run));
+    } else if is_whole {
+        chores.push(("the virtual machines'", vm::run));
+    }
+    for (name, run) in chores {
+        if let Err(error) = run() {
+            eprintln!("{error:#}");
+            failed.push(name);
+        }
     }
     if !failed.is_empty() {
         // Once more, where it is looked for first.
@@ -78,7 +100,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         bail!("tests failed: {}", failed.join(", "));
     }
     let machine = if is_whole {
-        ", and that in the virtual machine"
+        ", and those in the virtual machines"
     } else {
         ""
     };

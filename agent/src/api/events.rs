@@ -94,8 +94,18 @@ impl EventsQuery {
     ///
     /// # Errors
     ///
-    /// Where a state has no such name, in words.
+    /// Where a state has no such name, or zero is asked for, in words.
     pub fn wish(&self) -> Result<Wish, String> {
+        for (name, zero) in [
+            ("port", self.port == Some(0)),
+            ("pid", self.pid == Some(0)),
+            ("cgroup", self.cgroup == Some(0)),
+        ] {
+            // A filter lets everything through where it is zero.
+            if zero {
+                return Err(format!("{name} is 0; leave it out to be told of all"));
+            }
+        }
         let mut states = 0;
         let mut mode = match self.mode {
             Mode::Lingering => StreamMode::Lingering,
@@ -288,5 +298,24 @@ fn write_line<T: Serialize>(kind: &[u8], value: &T, into: &mut Vec<u8>) {
     match serde_json::to_writer(&mut *into, value) {
         Ok(()) => into.extend_from_slice(b"\n\n"),
         Err(_) => into.truncate(before),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_not_taken_for_all() {
+        for (text, name) in [
+            (r#"{"port":0}"#, "port"),
+            (r#"{"pid":0}"#, "pid"),
+            (r#"{"cgroup":0}"#, "cgroup"),
+        ] {
+            let query: EventsQuery = serde_json::from_str(text).unwrap();
+            let error = query.wish().unwrap_err();
+            assert!(error.starts_with(&format!("{name} is 0")), "{error}");
+        }
+        assert_eq!(EventsQuery::default().wish().unwrap().filter, Filter::ANY);
     }
 }

@@ -8,6 +8,8 @@ pub mod events;
 pub mod findings;
 pub mod openapi;
 pub mod snapshot;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::sync::Arc;
 

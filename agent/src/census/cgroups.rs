@@ -106,12 +106,12 @@ impl Cgroups {
 
 /// Where the v2 hierarchy is mounted, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
+pub(super) struct Mount {
     /// The cgroup mounted, from the root of this process' cgroup namespace; empty where that root
     /// or more is mounted.
     root: String,
     /// The directory it is mounted at.
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Mount {
@@ -132,7 +132,7 @@ impl Mount {
     }
 
     /// The cgroup that a directory below is, as /proc/PID/cgroup would write it.
-    fn name(&self, directory: &Path) -> String {
+    pub(super) fn name(&self, directory: &Path) -> String {
         let below = directory.strip_prefix(&self.path).unwrap_or(directory);
         let below = below.to_string_lossy();
         match (self.root.as_str(), &*below) {
@@ -148,7 +148,7 @@ impl Mount {
 /// In a container that may be one of the host's, which begins above the container's own cgroup
 /// namespace: `cgroup_show_path()` writes its root as `/../..`. What the way down from there is
 /// called, that does not say, and paths are those from the mount's root on.
-fn hierarchy(mountinfo: &str) -> Option<Mount> {
+pub(super) fn hierarchy(mountinfo: &str) -> Option<Mount> {
     let mounts = mountinfo.lines().filter_map(mounted).map(|(root, path)| {
         let segments = || root.split('/').filter(|segment| !segment.is_empty());
         let below = segments().filter(|segment| *segment != "..").count();

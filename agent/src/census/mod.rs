@@ -16,6 +16,8 @@ mod plan;
 mod quick;
 mod round;
 mod taker;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

@@ -86,7 +86,7 @@ fn inode(target: &Path) -> Option<u64> {
 }
 
 /// Of a line of mountinfo, where that is a network namespace: `ID PARENT MAJOR:MINOR ROOT PATH …`.
-fn mounted(line: &str) -> Option<(u64, PathBuf)> {
+pub(super) fn mounted(line: &str) -> Option<(u64, PathBuf)> {
     let mut words = line.split(' ').skip(3);
     let inode = inode(Path::new(words.next()?))?;
     Some((inode, unescape(words.next()?).into()))

@@ -11,6 +11,8 @@ mod tls;
 mod password;
 mod file;
 mod pieces;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::{
     io,

@@ -7,6 +7,8 @@ mod line;
 mod output;
 mod own;
 mod remote;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::{os::unix::fs::MetadataExt as _, path::Path, pin::pin, process::ExitCode};
 

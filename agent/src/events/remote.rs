@@ -144,7 +144,7 @@ impl Reader<'_> {
 
 /// What an agent tells.
 #[derive(Debug)]
-enum Told {
+pub(super) enum Told {
     /// What happened.
     Event(Box<EventLine>),
     /// So many events were lost on the way.
@@ -155,7 +155,7 @@ enum Told {
 
 /// Reads what was sent. The agent may be anybody's, so nothing of it is handed on as it came: it is
 /// read, cleaned and written anew. What a newer agent adds to an event is left out.
-fn told(sent: Sent<'_>) -> Result<Told> {
+pub(super) fn told(sent: Sent<'_>) -> Result<Told> {
     if sent.kind == b"lost" {
         let untold = serde_json::from_slice(sent.data)
             .map_err(|error| anyhow::anyhow!(plain(&error.to_string(), LONGEST_STRANGE)))

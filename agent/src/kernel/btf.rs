@@ -51,6 +51,10 @@ const MEMBER_SIZE: usize = 12;
 /// How deep types may refer to types; the kernel's nest a dozen deep.
 const DEPTH: usize = 64;
 
+/// How many members are looked at for one field. The kernel's largest structs have some hundred,
+/// but a struct with two anonymous members of its own type has 2^64 within [`DEPTH`].
+const MEMBERS: usize = 1 << 16;
+
 /// `struct btf_type`.
 struct Type {
     /// Where it begins.
@@ -114,10 +118,11 @@ impl Btf {
     /// Where the member at the end of `path` lies in the struct `container`; a path is names
     /// joined by dots, and anonymous members are looked through.
     pub(super) fn locate(&self, container: &str, path: &str) -> Option<Location> {
+        let mut left = MEMBERS;
         let found = self
             .named(container)
             .filter(|found| found.kind == kind::STRUCT)
-            .find_map(|found| self.walk(&found, path))?;
+            .find_map(|found| self.walk(&found, path, &mut left))?;
         if found.bits == 0 {
             Location::whole(found.bit_offset / 8)
         } else {
@@ -139,11 +144,11 @@ impl Btf {
         None
     }
 
-    fn walk(&self, container: &Type, path: &str) -> Option<Found> {
-        let mut parent = self.member(container, path.split('.').next()?, DEPTH)?;
+    fn walk(&self, container: &Type, path: &str, left: &mut usize) -> Option<Found> {
+        let mut parent = self.member(container, path.split('.').next()?, DEPTH, left)?;
         for name in path.split('.').skip(1) {
             let container = self.unqualified(parent.type_id)?;
-            let child = self.member(&container, name, DEPTH)?;
+            let child = self.member(&container, name, DEPTH, left)?;
             parent = Found {
                 bit_offset: parent.bit_offset.checked_add(child.bit_offset)?,
                 ..child
@@ -152,12 +157,20 @@ impl Btf {
         Some(parent)
     }
 
-    /// The member `name` of a struct or union, or of an anonymous one within it.
-    fn member(&self, container: &Type, name: &str, depth: usize) -> Option<Found> {
+    /// The member `name` of a struct or union, or of an anonymous one within it; nothing once no
+    /// more members may be looked at.
+    fn member(
+        &self,
+        container: &Type,
+        name: &str,
+        depth: usize,
+        left: &mut usize,
+    ) -> Option<Found> {
         if !matches!(container.kind, kind::STRUCT | kind::UNION) {
             return None;
         }
-        (0..container.len).find_map(|index| {
+        for index in 0..container.len {
+            *left = left.checked_sub(1)?;
             let at = container.at + TYPE_SIZE + index * MEMBER_SIZE;
             let (name_offset, type_id, offset) =
                 (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
@@ -166,22 +179,26 @@ impl Btf {
             } else {
                 (offset, 0)
             };
-            if name_offset == 0 {
-                let inner = self.unqualified(type_id)?;
-                let found = self.member(&inner, name, depth.checked_sub(1)?)?;
-                let bit_offset = bit_offset.checked_add(found.bit_offset)?;
-                Some(Found {
-                    bit_offset,
-                    ..found
-                })
-            } else {
-                self.is_named(name_offset, name).then_some(Found {
+            if name_offset != 0 && self.is_named(name_offset, name) {
+                return Some(Found {
                     bit_offset,
                     bits,
                     type_id,
-                })
+                });
             }
-        })
+            if name_offset == 0
+                && let Some(inner) = self.unqualified(type_id)
+                && let Some(depth) = depth.checked_sub(1)
+                && let Some(found) = self.member(&inner, name, depth, left)
+                && let Some(bit_offset) = bit_offset.checked_add(found.bit_offset)
+            {
+                return Some(Found {
+                    bit_offset,
+                    ..found
+                });
+            }
+        }
+        None
     }
 
     /// The type behind typedefs and qualifiers.

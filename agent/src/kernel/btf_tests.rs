@@ -146,6 +146,19 @@ fn types_that_refer_to_themselves_end() {
     assert_eq!(btf.locate("outer", "e.g"), None);
 }
 
+#[test]
+fn a_struct_within_itself_twice_ends() {
+    let mut bytes = small();
+    // Both members of the struct of bit fields are now anonymous, and of its own type.
+    let container = Btf::parse(bytes.clone()).unwrap().types[2];
+    for member in [container + 12, container + 24] {
+        bytes[member..member + 8].copy_from_slice(&[0, 0, 0, 0, 2, 0, 0, 0]);
+    }
+    let btf = Btf::parse(bytes).unwrap();
+    assert_eq!(btf.locate("outer", "b"), None);
+    assert_eq!(btf.locate("outer", "a"), Location::whole(0));
+}
+
 proptest! {
     #[test]
     fn flipped_bits_give_an_answer_or_an_error(flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..8)) {

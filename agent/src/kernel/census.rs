@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, Read as _},
+    io::{self, ErrorKind, Read},
     os::fd::AsFd as _,
     sync::{Arc, Mutex},
 };
@@ -274,7 +274,7 @@ impl CensusReader {
 
 /// Reads an iterator to its end. Returns how many records were beyond `most`.
 fn read_records<T: Pod>(
-    mut file: File,
+    mut file: impl Read,
     into: &mut Vec<T>,
     most: usize,
 ) -> Result<u64, CensusReadError> {
@@ -305,4 +305,72 @@ fn read_records<T: Pod>(
 
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a piece at each read; an empty one stands for EAGAIN.
+    struct Pieces<'a>(Vec<&'a [u8]>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                return Ok(0);
+            }
+            let piece = self.0.remove(0);
+            if piece.is_empty() {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            into[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    fn record(pid: u32) -> OwnerRecord {
+        OwnerRecord {
+            cookie: 7 << 40,
+            owner: OwnerSlot {
+                cgroup: 9,
+                comm: *b"api\0............",
+                pid,
+                reserved: 0,
+            },
+        }
+    }
+
+    fn written(record: &OwnerRecord) -> Vec<u8> {
+        let OwnerSlot {
+            cgroup, comm, pid, ..
+        } = record.owner;
+        let (cookie, cgroup) = (record.cookie.to_ne_bytes(), cgroup.to_ne_bytes());
+        [&cookie[..], &cgroup, &comm, &pid.to_ne_bytes(), &[0; 4]].concat()
+    }
+
+    #[test]
+    fn records_come_whole_however_they_are_read() {
+        let records = [1, 2, 3].map(record);
+        let bytes: Vec<u8> = records.iter().flat_map(written).collect();
+        for cut in [1, 39, 40, 41, 119] {
+            let (head, tail) = bytes.split_at(cut);
+            let mut read = Vec::<OwnerRecord>::new();
+            let beyond = read_records(Pieces(vec![head, &[], tail]), &mut read, 3);
+            assert_eq!((beyond.unwrap(), &read[..]), (0, &records[..]), "{cut}");
+        }
+    }
+
+    #[test]
+    fn those_beyond_the_most_are_counted_and_half_a_one_is_none() {
+        let bytes: Vec<u8> = [1, 2, 3].map(record).iter().flat_map(written).collect();
+        let mut read = Vec::<OwnerRecord>::new();
+        assert_eq!(read_records(Pieces(vec![&bytes]), &mut read, 2).unwrap(), 1);
+        assert_eq!(read, [record(1), record(2)]);
+        let mut read = Vec::<OwnerRecord>::new();
+        assert_eq!(
+            read_records(Pieces(vec![&bytes[..39]]), &mut read, 2).unwrap(),
+            0
+        );
+        assert_eq!(read, []);
+    }
 }

@@ -13,6 +13,8 @@ mod map_batch;
 mod fdinfo;
 mod heap;
 mod names;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 pub use self::{
     census::{CensusReadError, CensusReader, KnownPass, Pass},

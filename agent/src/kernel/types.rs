@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use agent_ebpf::fields::{FIELDS, Field, Location, Need};
 use thiserror::Error;
 
-use super::btf::Btf;
+use super::btf::{Broken, Btf};
 
 /// A kernel's types, as its BTF tells them.
 pub struct KernelTypes(Btf);
@@ -62,12 +62,15 @@ impl KernelTypes {
             path: path.to_owned(),
             source,
         })?;
-        Btf::parse(bytes)
-            .map(Self)
-            .map_err(|reason| TypesError::Broken {
-                path: path.to_owned(),
-                reason,
-            })
+        Self::parse(bytes).map_err(|reason| TypesError::Broken {
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    /// Of a file's bytes.
+    pub(super) fn parse(bytes: Vec<u8>) -> Result<Self, Broken> {
+        Btf::parse(bytes).map(Self)
     }
 
     /// Every field of the table, found or not: [`Location::ABSENT`] also where this kernel has

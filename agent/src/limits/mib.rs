@@ -80,7 +80,7 @@ impl Mibs {
 
     /// Takes in one group of a file, which has two lines that begin with its name: first the
     /// names, then the values, or as many of them as there are.
-    fn parse(&mut self, group: &str, text: &str) {
+    pub(super) fn parse(&mut self, group: &str, text: &str) {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
         let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
             return;

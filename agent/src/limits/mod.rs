@@ -7,6 +7,8 @@
 mod sysctl;
 mod mib;
 mod sockstat;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 

@@ -46,18 +46,18 @@ impl Sockstat {
     /// Full sockets over both; nothing where the kernel tells neither.
     #[must_use]
     pub fn full_sockets(&self) -> Option<u64> {
-        Some(self.inuse? + self.inuse6.unwrap_or(0))
+        Some(self.inuse?.saturating_add(self.inuse6.unwrap_or(0)))
     }
 
     /// Takes in the text of sockstat.
-    fn parse(&mut self, text: &str) {
+    pub(super) fn parse(&mut self, text: &str) {
         self.inuse = value(text, "TCP:", "inuse");
         self.tw = value(text, "TCP:", "tw");
         self.orphan = value(text, "TCP:", "orphan");
     }
 
     /// Takes in the text of sockstat6.
-    fn parse6(&mut self, text: &str) {
+    pub(super) fn parse6(&mut self, text: &str) {
         self.inuse6 = value(text, "TCP6:", "inuse");
     }
 }
@@ -140,6 +140,13 @@ mod tests {
     fn what_is_not_understood_counts_as_a_socket() {
         assert!(Sockstat::default().has_tcp());
         assert!(parse(SOCKSTAT, "TCP6: inuse many\n").has_tcp());
+    }
+
+    #[test]
+    fn more_sockets_than_there_are_numbers_are_the_highest() {
+        let all = "TCP: inuse 18446744073709551615\n";
+        let both = parse(all, "TCP6: inuse 1\n");
+        assert_eq!(both.full_sockets(), Some(u64::MAX));
     }
 
     #[test]

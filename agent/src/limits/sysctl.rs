@@ -249,7 +249,10 @@ impl Sysctls {
         Self::new(values, reserved)
     }
 
-    fn new(values: Vec<(&'static str, u64)>, reserved: Vec<RangeInclusive<u16>>) -> Self {
+    pub(super) fn new(
+        values: Vec<(&'static str, u64)>,
+        reserved: Vec<RangeInclusive<u16>>,
+    ) -> Self {
         let mut sysctls = Self {
             values,
             range: None,
@@ -325,7 +328,7 @@ impl Sysctls {
 
 /// What a knob's file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Setting {
+pub(super) enum Setting {
     /// As many numbers as the form has.
     Numbers(Vec<u64>),
     /// Rising, and apart from each other.
@@ -333,7 +336,7 @@ enum Setting {
 }
 
 /// Understands a file of that form; nothing where it is not of that form.
-fn parse(form: Form, text: &str) -> Option<Setting> {
+pub(super) fn parse(form: Form, text: &str) -> Option<Setting> {
     let (count, highest) = match form {
         Form::Number => (1, u64::MAX),
         Form::Range { .. } => (2, u16::MAX.into()),

@@ -44,11 +44,12 @@ impl Feed {
     /// Takes in events, and how many were lost before them. While the feed stands still, nothing
     /// that it shows goes: what finds no room is counted.
     pub(super) fn take(&mut self, lines: Vec<EventLine>, lost: u64, still: bool) {
-        self.lost += lost;
+        // The agent may be anybody's.
+        self.lost = self.lost.saturating_add(lost);
         self.came += lines.len() as u64;
         if lost > 0 {
             match self.entries.back_mut() {
-                Some(Entry::Lost(before)) => *before += lost,
+                Some(Entry::Lost(before)) => *before = before.saturating_add(lost),
                 _ => self.push(Entry::Lost(lost), still),
             }
         }
@@ -69,7 +70,7 @@ impl Feed {
                 Entry::Lost(count) | Entry::Passed(count) => count,
             };
             match self.entries.back_mut() {
-                Some(Entry::Passed(before)) => *before += passed,
+                Some(Entry::Passed(before)) => *before = before.saturating_add(passed),
                 _ => self.entries.push_back(Entry::Passed(passed)),
             }
             return;

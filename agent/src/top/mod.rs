@@ -27,6 +27,8 @@ mod help;
 mod frame;
 mod terminal;
 mod source;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl Rates {
     pub(super) fn cut_short(&self) -> Option<f64> {
         self.per_second(|counters| {
             let causes = CUT_SHORT.iter();
-            causes.map(|cause| counters.closes[*cause as usize]).sum()
+            sum(causes.map(|cause| counters.closes[*cause as usize]))
         })
     }
 
@@ -150,18 +150,18 @@ impl Rates {
     #[must_use]
     pub(super) fn trend(&self, state: TcpState) -> Trend {
         let third = self.counts.len().div_ceil(3) as u64;
-        let sum = |counts: &mut dyn Iterator<Item = &(f64, [u64; STATE_COUNT])>| -> u64 {
+        let third_of = |counts: &mut dyn Iterator<Item = &(f64, [u64; STATE_COUNT])>| -> u64 {
             let counts = counts.take(self.counts.len().div_ceil(3));
-            counts.map(|(_, counts)| counts[state as usize]).sum()
+            sum(counts.map(|(_, counts)| counts[state as usize]))
         };
         let (then, now) = (
-            sum(&mut self.counts.iter()),
-            sum(&mut self.counts.iter().rev()),
+            third_of(&mut self.counts.iter()),
+            third_of(&mut self.counts.iter().rev()),
         );
         let worth = then.max(now).div_ceil(WORTH_A_SIGN).max(third);
-        if now >= then + worth && now > then {
+        if now >= then.saturating_add(worth) && now > then {
             Trend::Up
-        } else if then >= now + worth && then > now {
+        } else if then >= now.saturating_add(worth) && then > now {
             Trend::Down
         } else {
             Trend::Steady
@@ -211,6 +211,11 @@ fn forget<T>(past: &mut VecDeque<T>, since: f64, at: impl Fn(&T) -> f64) {
     while past.len() > REMEMBERED || past.get(1).is_some_and(|next| at(next) <= since) {
         past.pop_front();
     }
+}
+
+/// The agent may be anybody's, and its counters any numbers.
+fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 /// A part of the whole, in steps.
@@ -343,5 +348,19 @@ mod tests {
         assert_eq!(trend(&[4, 5, 6, 7, 8, 9]), Trend::Up);
         assert_eq!(trend(&[9, 9, 0, 0, 0, 0]), Trend::Down);
         assert_eq!(trend(&[0, 0, 0]), Trend::Steady);
+    }
+
+    #[test]
+    fn counts_beyond_all_numbers_are_the_highest() {
+        let mut rates = Rates::default();
+        for second in [1.0, 2.0, 3.0, 4.0] {
+            let mut snapshot = snapshot(second, u64::MAX);
+            for cause in CUT_SHORT {
+                snapshot.activity.closes.insert(cause, u64::MAX);
+            }
+            rates.take(&snapshot);
+        }
+        assert_eq!(rates.cut_short(), Some(0.0));
+        assert_eq!(rates.trend(TcpState::Established), Trend::Steady);
     }
 }

@@ -78,7 +78,9 @@ impl Row<'_> {
 pub(super) fn rows<'a>(snapshot: &'a Snapshot, filter: &Filter, order: Order) -> Vec<Row<'a>> {
     let mut stuck: HashMap<&str, u64> = HashMap::new();
     for stall in &snapshot.findings.stalls {
-        *stuck.entry(&stall.workload).or_default() += stall.count;
+        let count = stuck.entry(&stall.workload).or_default();
+        // The agent may be anybody's.
+        *count = count.saturating_add(stall.count);
     }
     let workloads = snapshot.workloads.iter();
     let mut rows: Vec<_> = workloads

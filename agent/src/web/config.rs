@@ -60,15 +60,27 @@ impl Config {
 
     /// As [`Config::read`], and tells which files it read, also where it fails.
     pub(super) fn read_into(path: &Path, files: &mut Files) -> Result<Self, ConfigError> {
+        let text = files.read(path).map_err(|error| ConfigError {
+            file: path.to_owned(),
+            line: None,
+            key: String::new(),
+            says: format!("cannot be read: {error}"),
+        })?;
+        Self::parse(text, path, files)
+    }
+
+    /// Of the text of the file at `path`.
+    pub(super) fn parse(
+        text: Vec<u8>,
+        path: &Path,
+        files: &mut Files,
+    ) -> Result<Self, ConfigError> {
         let fail = |line, key: &[String], says| ConfigError {
             file: path.to_owned(),
             line,
             key: key.join("."),
             says,
         };
-        let text = files
-            .read(path)
-            .map_err(|error| fail(None, &[], format!("cannot be read: {error}")))?;
         let text = String::from_utf8(text)
             .map_err(|error| fail(None, &[], format!("this is no text: {error}")))?;
         let document = Document::parse(text).map_err(|(line, says)| fail(line, &[], says))?;

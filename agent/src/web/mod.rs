@@ -26,6 +26,8 @@ mod answer;
 mod connection;
 mod server;
 pub mod unix;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 pub use config::{Config, ConfigError};
 pub use places::Bounds;

@@ -26,6 +26,12 @@ pub(super) const DEB: Subcommand = Subcommand {
     version: "3.8.0",
 };
 
+/// Builds what libFuzzer calls, with the compiler's options that it takes.
+pub(super) const FUZZ: Subcommand = Subcommand {
+    name: "fuzz",
+    version: "0.13.1",
+};
+
 impl Requirement for Subcommand {
     fn name(&self) -> String {
         format!("cargo-{} {}", self.name, self.version)

@@ -18,7 +18,7 @@ use crate::child::Guarded;
 pub(crate) const TOOLCHAIN: &str = "connstate-ebpf";
 
 /// The nightly taken from rustup: its LLVM must be one that [`super::linker`] supports.
-const NIGHTLY: &str = "nightly-2026-05-20";
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// Longest that rustup may take. A download takes about 20 s on a good line; a network that
 /// swallows packets must not hold up setup where Debian has the same thing.
