@@ -12,9 +12,15 @@ pub(crate) struct Options {
     advisories: bool,
 }
 
+/// The workspaces: everything, and what is fuzzed with.
+const MANIFESTS: [&str; 2] = ["Cargo.toml", "agent/fuzz/Cargo.toml"];
+
 pub(crate) fn main(options: &Options) -> Result<()> {
     setup::ensure(&[Need::Build, Need::Lint])?;
-    cargo::run(cargo::cargo().args(["fmt", "--all", "--", "--check"]))?;
+    for manifest in MANIFESTS {
+        let format = ["fmt", "--all", "--manifest-path", manifest, "--", "--check"];
+        cargo::run(cargo::cargo().args(format))?;
+    }
     host()?;
     kernel()?;
     dependencies(options)
@@ -47,14 +53,12 @@ fn kernel() -> Result<()> {
 }
 
 fn dependencies(options: &Options) -> Result<()> {
-    cargo::run(cargo::cargo().args([
-        "deny",
-        "check",
-        "--hide-inclusion-graph",
-        "licenses",
-        "bans",
-        "sources",
-    ]))?;
+    for manifest in MANIFESTS {
+        let mut deny = cargo::cargo();
+        deny.args(["deny", "--manifest-path", manifest, "--config", "deny.toml"]);
+        deny.args(["check", "--hide-inclusion-graph"]);
+        cargo::run(deny.args(["licenses", "bans", "sources"]))?;
+    }
     if options.advisories {
         return cargo::run(cargo::cargo().args(["deny", "check", "advisories"]));
     }
