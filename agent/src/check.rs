@@ -6,7 +6,8 @@ use agent_ebpf::fields::Need;
 
 use crate::{
     kernel::{
-        CapabilityReport, FieldReport, Host, Kernel, KernelTypes, Options, ProgramReport, Verdict,
+        CapabilityReport, FEATURES, Feature, FieldReport, Host, Kernel, KernelTypes, Options,
+        ProgramReport, Verdict,
     },
     logging::chain,
 };
@@ -31,6 +32,8 @@ pub struct Report {
     pub btf: Result<String, String>,
     /// Every capability that is of use; none where the kernel does not tell.
     pub capabilities: Vec<CapabilityReport>,
+    /// What this kernel is too old for.
+    pub missing_features: Vec<&'static Feature>,
     /// Why nothing could be loaded, if so.
     pub failure: Option<String>,
     /// Every field.
@@ -59,6 +62,7 @@ impl Report {
                 .into_owned(),
             btf: Err(format!("none at {}", options.btf_path.display())),
             capabilities: Vec::new(),
+            missing_features: Vec::new(),
             failure: None,
             fields: Vec::new(),
             programs: Vec::new(),
@@ -68,6 +72,8 @@ impl Report {
                 if host.has_btf {
                     report.btf = Ok(host.btf_path.display().to_string());
                 }
+                let all = FEATURES.iter();
+                report.missing_features = all.filter(|feature| !host.has(feature)).collect();
                 report.capabilities = host.capabilities;
             }
             Err(error) => report.failure = Some(chain(&error)),
@@ -105,7 +111,7 @@ impl Report {
         };
         if self.failure.is_some() || lacks(Need::Needed) {
             Extent::None
-        } else if lacks(Need::Optional) {
+        } else if lacks(Need::Optional) || !self.missing_features.is_empty() {
             Extent::Reduced
         } else {
             Extent::Full
@@ -156,6 +162,15 @@ impl Report {
                     line(format_args!("    {logged}"));
                 }
             }
+        }
+        if !self.missing_features.is_empty() {
+            line(format_args!("\nkernel features"));
+        }
+        for feature in &self.missing_features {
+            let (major, minor) = feature.since;
+            let name = feature.name;
+            line(format_args!("  {name:<25} missing: since {major}.{minor}"));
+            line(format_args!("  {:<25} lost: {}", "", feature.purpose));
         }
         if !self.fields.is_empty() {
             line(format_args!("\nkernel fields"));

@@ -28,7 +28,7 @@ use crate::{
     engine::{Engine, Outside},
     feed::Feed,
     http,
-    kernel::{Host, Kernel, Options, Verdict},
+    kernel::{FEATURES, Host, Kernel, Options, Verdict},
     logging::chain,
     model::{Model, Setup},
     series::Bounds,
@@ -72,12 +72,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     };
     let kernel = Kernel::load(&options)?;
     let attached = announce(&kernel);
-    // Of one namespace alone it takes no more than it needs to run.
-    if options.only_netns == 0
-        && let Ok(host) = Host::look(&options.btf_path)
-    {
-        for missing in host.missing(Need::Optional) {
+    if let Ok(host) = Host::look(&options.btf_path) {
+        // Of one namespace alone it takes no more than it needs to run.
+        let rights = host.missing(Need::Optional);
+        for missing in rights.filter(|_| options.only_netns == 0) {
             warn!(capability = missing.name, lost = missing.purpose, "missing");
+        }
+        for missing in FEATURES.iter().filter(|feature| !host.has(feature)) {
+            warn!(feature = missing.name, lost = missing.purpose, "missing");
         }
     }
     if !Path::new("/proc/sys/net/ipv4").is_dir() {

@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 use super::{
     census::CensusReader,
     fdinfo::ProgramStats,
-    heap,
+    features, heap,
     host::{Host, HostError, SYS_KERNEL_BTF},
     names::ProcessNames,
     types::{FieldReport, KernelTypes, TypesError, first_missing},
@@ -331,13 +331,16 @@ fn load_object(
         (settings::SOCKET_BUCKET_MASK, socket_buckets - 1),
         (
             settings::HAS_COOKIE_HELPER,
-            u32::from(host.is_at_least(5, 12)),
+            u32::from(host.has(&features::SOCKET_COOKIE)),
         ),
         (
             settings::HAS_CURRENT_TASK,
-            u32::from(host.is_at_least(5, 11)),
+            u32::from(host.has(&features::CURRENT_TASK)),
         ),
-        (settings::ITERATOR_LOCKS, u32::from(host.is_at_least(5, 15))),
+        (
+            settings::ITERATOR_LOCKS,
+            u32::from(host.has(&features::ITERATOR_LOCKS)),
+        ),
         (settings::RETRANSMIT_HAS_ERR, u32::from(has_err)),
         (settings::ONLY_NETNS, options.only_netns),
         (

@@ -2,6 +2,7 @@
 //! programs loaded into it, and what they counted.
 
 mod host;
+mod features;
 mod btf;
 mod types;
 mod verdict;
@@ -19,6 +20,7 @@ pub(crate) mod fuzz;
 pub use self::{
     census::{CensusReadError, CensusReader, KnownPass, Pass},
     fdinfo::ProgramStats,
+    features::{FEATURES, Feature},
     host::{CAPABILITIES, Capability, CapabilityReport, Host, HostError},
     loader::{Kernel, LoadError, Options, ReadError},
     names::ProcessNames,

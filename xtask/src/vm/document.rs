@@ -8,6 +8,8 @@ pub(super) struct Report {
     release: String,
     /// Each program with its verdict, and where it does not run what is lost.
     programs: Vec<Line>,
+    /// What the kernel is too old for, and what is lost.
+    missing_features: Vec<Line>,
     /// Each field that the kernel has not, and what is lost.
     missing_fields: Vec<Line>,
     /// How many fields there are.
@@ -40,25 +42,16 @@ impl Report {
                     }
                     _ => section = line,
                 }
-                if line == "kernel fields" {
+                if ["kernel fields", "kernel features"].contains(&line) {
                     section = line;
                 }
                 continue;
             };
             let (name, rest) = indented.split_once(' ').unwrap_or((indented, ""));
             let rest = rest.trim();
-            match section {
-                "programs" if name.is_empty() => {
-                    let lost = rest.strip_prefix("lost: ");
-                    if let (Some(lost), Some(program)) = (lost, report.programs.last_mut()) {
-                        lost.clone_into(&mut program.lost);
-                    }
-                }
-                "programs" => report.programs.push(Line {
-                    name: name.to_owned(),
-                    verdict: rest.to_owned(),
-                    lost: String::new(),
-                }),
+            let lines = match section {
+                "programs" => &mut report.programs,
+                "kernel features" => &mut report.missing_features,
                 "kernel fields" => {
                     report.fields += 1;
                     if let Some(missing) = rest.strip_prefix("– ") {
@@ -69,8 +62,17 @@ impl Report {
                             lost: lost.to_owned(),
                         });
                     }
+                    continue;
                 }
-                _ => {}
+                _ => continue,
+            };
+            match (rest.strip_prefix("lost: "), lines.last_mut()) {
+                (Some(lost), Some(line)) if name.is_empty() => lost.clone_into(&mut line.lost),
+                _ => lines.push(Line {
+                    name: name.to_owned(),
+                    verdict: rest.to_owned(),
+                    lost: String::new(),
+                }),
             }
         }
         report
@@ -128,7 +130,9 @@ pub(super) fn page(reports: &[Report]) -> String {
             .programs
             .iter()
             .filter(|program| !program.lost.is_empty());
-        let missing = unsupported.chain(&report.missing_fields);
+        let missing = unsupported
+            .chain(&report.missing_features)
+            .chain(&report.missing_fields);
         let lines: Vec<_> = missing
             .map(|line| {
                 format!(
@@ -163,6 +167,10 @@ programs
   census_tcp              unsupported: the kernel has no helper bpf_x
                           lost: which sockets there are
 
+kernel features
+  bpf_get_socket_cookie     missing: since 5.12
+                            lost: telling sockets apart
+
 kernel fields
   sock.sk_protocol                                520, bits 8 to 15
   tcp_sock.rcv_tstamp                              – lost: the ages of old sockets
@@ -196,6 +204,7 @@ reduced: the agent runs, without what is lost above
             "| **the agent**         | **reduced**",
             "1 of 2",
             "- `census_tcp`: unsupported: the kernel has no helper bpf_x. Lost: which sockets",
+            "- `bpf_get_socket_cookie`: missing: since 5.12. Lost: telling sockets apart.",
             "- `tcp_sock.rcv_tstamp`: lost. Lost: the ages",
         ] {
             assert!(page.contains(part), "{part} is not in\n{page}");

@@ -23,9 +23,9 @@ pub(super) const CHECK: &str = "check";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What tests call. The guest has them where the host does, with their libraries.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 14] = [
     "ip", "ss", "tc", "nft", "sleep", "sh", "bash", "setpriv", "prlimit", "unshare", "mount",
-    "umount",
+    "umount", "curl", "nsenter",
 ];
 
 /// What no test takes as long as, and a hung one is killed after.
