@@ -256,6 +256,7 @@ fn prepare(observers: &Observers, loads: &[Load]) -> Result<(Vec<Tool>, Subject)
             "this load needs Debian's package {package}; `cargo xtask setup --bench` installs it"
         );
     }
+    tools.iter().try_for_each(|tool| tool.require())?;
     let subject = Subject {
         agent,
         arguments: observers.agent_args.clone(),

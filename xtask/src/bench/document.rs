@@ -184,6 +184,8 @@ fn render(sections: &[Section], machine: &str, minutes: u64) -> String {
     );
     let budgets = sections.iter().flat_map(|section| &section.budgets);
     text += &budget::render(budgets);
+    text += "\nWhy what is not met is not, and what would mend it, is in \
+             [ARCHITECTURE.md](../ARCHITECTURE.md), *What it costs*.\n";
     let sections = sections.iter().map(|section| {
         format!(
             "\n## {}\n\n{}\n\n{}\n",

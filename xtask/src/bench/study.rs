@@ -130,6 +130,9 @@ impl Study {
         chart
             .configure_mesh()
             .x_desc(self.x)
+            // Numbers of a million would touch each other.
+            .x_labels(4)
+            .y_labels(6)
             .y_desc(unit)
             .x_label_formatter(&|x| digits(*x))
             .y_label_formatter(&|y| digits(*y))

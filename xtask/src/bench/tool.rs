@@ -115,6 +115,17 @@ impl Tool {
         self.package().filter(|_| self.peer().is_none())
     }
 
+    /// Refuses a host that lacks what it takes besides.
+    pub(super) fn require(self) -> Result<()> {
+        // libbpf looks for it here, and below debugfs only where that is mounted.
+        if self.peer().is_some() && !Path::new("/sys/kernel/tracing/events").exists() {
+            bail!(
+                "tracefs is not mounted: `mount -t tracefs tracefs /sys/kernel/tracing` mounts it"
+            );
+        }
+        Ok(())
+    }
+
     /// Starts the observer and waits until it observes; none where there is nothing to start.
     pub(super) fn start(self, subject: &Subject) -> Result<Option<Running>> {
         let output = tempfile::tempdir().context("could not make a directory for the output")?;
@@ -188,10 +199,6 @@ fn start_events(agent: &Path, output: TempDir) -> Result<Running> {
 }
 
 fn start_peer(program: &Path, output: TempDir) -> Result<Running> {
-    // libbpf looks for it here, and below debugfs only where that is mounted.
-    if !Path::new("/sys/kernel/tracing/events").exists() {
-        bail!("tracefs is not mounted: `mount -t tracefs tracefs /sys/kernel/tracing` mounts it");
-    }
     let log = output.path().join(OUTPUT);
     let mut process = spawn_into(&mut Command::new(program), &log)?;
     let descriptors = format!("/proc/{}/fd", process.id());
