@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -30,11 +30,25 @@ pub struct Response {
 ///
 /// Where there is no answer.
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+    let stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
+    exchange(stream, &address.to_string(), method, path)
+}
+
+/// The same over a connection that there is.
+///
+/// # Errors
+///
+/// Where there is no answer.
+pub fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    method: &str,
+    path: &str,
+) -> Result<Response> {
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n"
     )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -89,6 +103,27 @@ impl Scrape {
         let mine = |series: &&String| **series == name || series.starts_with(&labelled);
         self.0.keys().filter(mine).count()
     }
+
+    /// All series of a name whose labels contain this text, together.
+    #[must_use]
+    pub fn sum(&self, name: &str, label: &str) -> f64 {
+        let labelled = format!("{name}{{");
+        let series = self.0.iter();
+        let mine =
+            series.filter(|(series, _)| series.starts_with(&labelled) && series.contains(label));
+        mine.map(|(_, value)| value).sum()
+    }
+}
+
+/// A sample as the count it shows.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count that is far from 2^53"
+)]
+pub fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 /// A count as a sample shows it.

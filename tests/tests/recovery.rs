@@ -19,7 +19,7 @@ use nix::{
 use tests::{
     bpf_ids::{self, BpfIds, BpfKind},
     daemon::{Daemon, RUN, binary},
-    http::Scrape,
+    http::{Scrape, whole},
     link::{Link, lose},
     load::reset_by_linger,
     session::Session,
@@ -155,25 +155,8 @@ fn by_agent(scrape: &Scrape) -> Result<States> {
     .collect()
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a number of sockets"
-)]
-fn whole(value: f64) -> u64 {
-    value as u64
-}
-
-/// All series of this name whose labels contain `label`, together.
-fn sum(scrape: &Scrape, name: &str, label: &str) -> u64 {
-    let prefix = format!("{name}{{");
-    let series = scrape.0.iter();
-    let mine = series.filter(|(series, _)| series.starts_with(&prefix) && series.contains(label));
-    mine.map(|(_, value)| whole(*value)).sum()
-}
-
 fn is(scrape: &Scrape, name: &str, label: &str, expected: u64) -> Result<()> {
-    let found = sum(scrape, name, label);
+    let found = whole(scrape.sum(name, label));
     ensure!(found == expected, "{name} {label}: {found}, not {expected}");
     Ok(())
 }

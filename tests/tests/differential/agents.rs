@@ -3,7 +3,6 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -20,7 +19,7 @@ use nix::{
 use serde_json::Value;
 use tests::{
     daemon::{Daemon, RUN, binary},
-    http::Scrape,
+    http::{Response, Scrape, exchange, whole},
     netns::Netns,
     states::States,
     trace::Trace,
@@ -73,25 +72,22 @@ impl Agent {
             socket,
         };
         wait::until("the agent", || {
-            Ok(agent.get("/readyz").is_ok_and(|(status, _)| status == 200))
+            Ok(agent
+                .get("/readyz")
+                .is_ok_and(|answer| answer.status == 200))
         })?;
         Ok(agent)
     }
 
-    fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = UnixStream::connect(&self.socket)?;
+    fn get(&self, path: &str) -> Result<Response> {
+        let stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(wait::DEADLINE))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let (head, body) = text.split_once("\r\n\r\n").context("no end of headers")?;
-        let status = head.split(' ').nth(1).context("no status")?.parse()?;
-        Ok((status, body.to_owned()))
+        exchange(stream, "agent", "GET", path)
     }
 
     /// What it has counted.
     pub(super) fn counted(&self) -> Result<Counted> {
-        Counted::of(&Scrape::parse(&self.get("/metrics")?.1)?)
+        Counted::of(&Scrape::parse(&self.get("/metrics")?.body)?)
     }
 
     /// Sockets by state, in its namespace, of a census that begins after this call.
@@ -99,7 +95,7 @@ impl Agent {
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
         let mut found = None;
         wait::until("a census", || {
-            let snapshot: Value = serde_json::from_str(&self.get("/api/v1/snapshot")?.1)?;
+            let snapshot: Value = serde_json::from_str(&self.get("/api/v1/snapshot")?.body)?;
             let time = |key: &str| snapshot[key].as_f64().context("no time");
             if time("completed")? - time("took")? <= since {
                 return Ok(false);
@@ -159,15 +155,6 @@ impl Counted {
             skipped: skipped("inet_sock_set_state")? + skipped("tcp_send_reset")?,
         })
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a counter that is far from 2^53"
-)]
-fn whole(value: f64) -> u64 {
-    value as u64
 }
 
 /// `agent events`, listening to the host's.

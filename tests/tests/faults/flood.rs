@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Result, anyhow, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 use tests::{
-    http::Scrape,
     load::{RESET_BY_LINGER, reset_by_linger},
     netns::Netns,
     place::{Family, Place, own_descriptors},
@@ -73,8 +72,8 @@ pub(super) fn told_is_received_or_lost(scene: &mut Scene) -> Result<()> {
     let mut found = (0.0, 0.0, 0.0);
     wait::until("everything to be received", || {
         let scrape = session.scrape()?;
-        let told = sum(&scrape, "connstate_state_transitions_total")
-            + sum(&scrape, "connstate_retransmits_total");
+        let told = scrape.sum("connstate_state_transitions_total", "")
+            + scrape.sum("connstate_retransmits_total", "");
         let received = scrape.value("connstate_events_total")?;
         found = (told, received, scrape.value(RING_FULL)?);
         Ok((told - received - found.2).abs() < f64::EPSILON)
@@ -85,14 +84,6 @@ pub(super) fn told_is_received_or_lost(scene: &mut Scene) -> Result<()> {
     eprintln!("{told} told = {received} received + {lost} lost; {misses} never seen");
     ensure!(lost > 0.0 && received > 0.0, "{found:?}");
     Ok(())
-}
-
-/// All series of a name together.
-fn sum(scrape: &Scrape, name: &str) -> f64 {
-    let prefix = format!("{name}{{");
-    let series = scrape.0.iter();
-    let mine = series.filter(|(series, _)| series.starts_with(&prefix));
-    mine.map(|(_, value)| value).sum()
 }
 
 /// Sockets that never connect, connections that nobody takes, and ones that are reset: each of

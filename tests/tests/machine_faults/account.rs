@@ -105,19 +105,11 @@ impl Account {
 
 impl Sums {
     fn of(scrape: &Scrape) -> Result<Self> {
-        let sum = |name: &str| -> f64 {
-            let series = scrape.0.iter();
-            let mine = series.filter(|(series, _)| {
-                let labels = series.strip_prefix(name);
-                labels.is_some_and(|labels| labels.starts_with('{'))
-            });
-            mine.map(|(_, value)| value).sum()
-        };
-        let counted = sum("connstate_state_transitions_total");
+        let counted = scrape.sum("connstate_state_transitions_total", "");
         Ok(Self {
             counted,
             missed: scrape.value(MISSES)?,
-            told: counted + sum("connstate_retransmits_total"),
+            told: counted + scrape.sum("connstate_retransmits_total", ""),
             received: scrape.value("connstate_events_total")?,
             lost: scrape.value(LOST)?,
         })
