@@ -1,8 +1,11 @@
 //! What a test file prints: passed on as it comes, and what its failed tests said kept for the end.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead as _, BufReader, PipeReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -11,6 +14,10 @@ const LINES: usize = 40;
 
 /// Failed tests that are kept of each file.
 const TESTS: usize = 8;
+
+/// How long the pipe may be silent and open once the file has ended: a process that a test left
+/// behind may hold it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The lines of the tests that failed.
 #[derive(Debug, Default)]
@@ -32,19 +39,29 @@ impl Transcript {
             .with_context(|| format!("could not start {}", command.get_program().display()))?;
         // The command holds the writing ends, and with them the pipe would never end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
+        let (sender, lines) = mpsc::sync_channel(LINES);
+        thread::spawn(move || {
+            let mut lines = BufReader::new(reader).split(b'\n').map_while(Result::ok);
+            lines.try_for_each(|line| sender.send(line))
+        });
         let mut transcript = Self::default();
-        transcript.read(reader)?;
-        Ok((child.wait()?.success(), transcript))
-    }
-
-    fn read(&mut self, reader: PipeReader) -> Result<()> {
-        for line in BufReader::new(reader).split(b'\n') {
-            // What hostile names made of it must not end the run.
-            let line = String::from_utf8_lossy(&line?).into_owned();
-            println!("{line}");
-            self.take(line);
+        loop {
+            match lines.recv_timeout(GRACE) {
+                Ok(line) => {
+                    // What hostile names made of it must not end the run.
+                    let line = String::from_utf8_lossy(&line).into_owned();
+                    println!("{line}");
+                    transcript.take(line);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_some() => {
+                    eprintln!("something that it started outlives it");
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
         }
-        Ok(())
+        Ok((child.wait()?.success(), transcript))
     }
 
     /// Takes the next line. One at a time and with their output uncaught, a test's lines are those
@@ -152,6 +169,14 @@ mod tests {
             told(&["test one ... it begins", "this"]),
             "test one ... it begins\nthis"
         );
+    }
+
+    #[test]
+    fn what_it_leaves_behind_is_not_waited_for() -> Result<()> {
+        let began = std::time::Instant::now();
+        let (passed, _) = Transcript::of(Command::new("sh").args(["-c", "sleep 30 & echo over"]))?;
+        assert!(passed && began.elapsed() < Duration::from_secs(20));
+        Ok(())
     }
 
     #[test]
