@@ -38,12 +38,11 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         );
     }
     let chosen = if options.targets.is_empty() {
-        run(options.seconds)?;
         &all
     } else {
-        fuzz(&options.targets, options.seconds)?;
         &options.targets
     };
+    fuzz(chosen, options.seconds)?;
     if options.keep {
         for target in chosen {
             keep(target)?;

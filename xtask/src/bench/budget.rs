@@ -8,34 +8,34 @@ use super::table::{Audit, Row, Verdict, quantile};
 /// A limit and what was measured against it.
 #[derive(Debug, PartialEq)]
 pub(super) struct Budget {
-    what: &'static str,
+    what: String,
     allowed: String,
     measured: String,
     is_met: bool,
 }
 
 impl Budget {
-    fn at_most(what: &'static str, limit: f64, unit: &str, measured: f64) -> Self {
+    fn at_most(what: &str, limit: f64, unit: &str, measured: f64) -> Self {
         Self {
-            what,
+            what: what.to_owned(),
             allowed: format!("at most {limit}{unit}"),
             measured: format!("{measured:.2}{unit}"),
             is_met: measured <= limit,
         }
     }
 
-    fn at_least(what: &'static str, limit: f64, measured: f64) -> Self {
+    fn at_least(what: &str, limit: f64, measured: f64) -> Self {
         Self {
-            what,
+            what: what.to_owned(),
             allowed: format!("at least {limit}"),
             measured: format!("{measured:.2}"),
             is_met: measured >= limit,
         }
     }
 
-    fn none(what: &'static str, measured: u128) -> Self {
+    fn none(what: &str, measured: u128) -> Self {
         Self {
-            what,
+            what: what.to_owned(),
             allowed: "none".to_owned(),
             measured: measured.to_string(),
             is_met: measured == 0,
@@ -91,25 +91,17 @@ pub(super) fn of_server(row: &Row) -> Vec<Budget> {
 
 /// Of censuses, memory and pages.
 pub(super) fn of_censuses(censuses: &Censuses) -> Vec<Budget> {
-    // In the order of the mixes that have a budget.
-    let names = [
-        [
-            "census of 300 000 TIME_WAIT ÷ `ss -tanH`, median",
-            "census of 300 000 TIME_WAIT ÷ node_exporter's scrape, median",
-        ],
-        [
-            "census of 200 000 established ÷ `ss -tanH`, median",
-            "census of 200 000 established ÷ node_exporter's scrape, median",
-        ],
-    ];
     let mut budgets = Vec::new();
-    for (cost, [ss, exporter]) in censuses.costs.iter().zip(names) {
+    for cost in &censuses.costs {
         let Some([by_ss, by_exporter]) = cost.mix.budget else {
             continue;
         };
-        budgets.push(Budget::part(ss, by_ss, cost.by_ss.median));
+        let than = |peer: &str| format!("census of {} ÷ {peer}, median", cost.mix.name);
+        let what = than("`ss -tanH`");
+        budgets.push(Budget::part(&what, by_ss, cost.by_ss.median));
         if let Some(spread) = &cost.by_exporter {
-            budgets.push(Budget::part(exporter, by_exporter, spread.median));
+            let what = than("node_exporter's scrape");
+            budgets.push(Budget::part(&what, by_exporter, spread.median));
         }
     }
     let most = |of: fn(&Watched) -> f64| censuses.watched.iter().map(of).fold(0.0, f64::max);
@@ -144,7 +136,7 @@ pub(super) fn of_censuses(censuses: &Censuses) -> Vec<Budget> {
 
 impl Budget {
     /// At most such a part of what a peer takes.
-    fn part(what: &'static str, limit: f64, measured: f64) -> Self {
+    fn part(what: &str, limit: f64, measured: f64) -> Self {
         Self {
             allowed: format!("at most {limit:.2}"),
             ..Self::at_most(what, limit, "", measured)

@@ -28,9 +28,7 @@ const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 const DEADLINE: Duration = Duration::from_mins(2);
 
 /// The thread that takes the censuses.
-fn is_census(thread: &str) -> bool {
-    thread == "census"
-}
+const CENSUS: &str = "census";
 
 /// How often a page is asked for, for its 99th percentile.
 const SCRAPES: usize = 500;
@@ -327,7 +325,7 @@ pub(super) fn watch(name: &str, time: Duration, subject: &Subject) -> Result<Wat
     let running = Tool::Agent.start(subject)?.context("no agent was built")?;
     let metrics = running.metrics.as_ref().context("the agent serves none")?;
     let pid = running.process.id();
-    let (worked, counted) = (cpu::of_process(pid)?, cpu::of_threads(pid, is_census)?);
+    let (worked, counted) = (cpu::of_process(pid)?, cpu::of_threads(pid, CENSUS)?);
     let started = Instant::now();
     let mut oldest = [0_f64; 2];
     let (mut resident, mut without_room) = (0_f64, 0_f64);
@@ -348,7 +346,7 @@ pub(super) fn watch(name: &str, time: Duration, subject: &Subject) -> Result<Wat
     }
     let percent = 100.0 / started.elapsed().as_secs_f64();
     let share = (cpu::of_process(pid)? - worked) * percent;
-    let censuses = (cpu::of_threads(pid, is_census)? - counted) * percent;
+    let censuses = (cpu::of_threads(pid, CENSUS)? - counted) * percent;
     let mut scrapes = Vec::new();
     for _ in 0..SCRAPES {
         let asked = Instant::now();

@@ -1,14 +1,17 @@
 //! Processor time, user and system together.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::time::{ClockId, clock_getcpuclockid};
+use nix::unistd::Pid;
 use rustix::param::clock_ticks_per_second;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::clock_gettime;
 
 /// Seconds of this process, to the nanosecond.
 pub(super) fn of_this_process() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let time = clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     #[expect(
         clippy::cast_precision_loss,
         reason = "seconds and nanoseconds of a run stay far below 2^53"
@@ -19,17 +22,29 @@ pub(super) fn of_this_process() -> f64 {
 
 /// Seconds of this process's children that have ended and been waited for.
 pub(super) fn of_waited_children() -> Result<f64> {
-    seconds("self", 13)
+    let path = "/proc/self/stat";
+    let stat = fs::read_to_string(path).with_context(|| format!("could not read {path}"))?;
+    let ticks =
+        ticks(&stat, 13).with_context(|| format!("{path} is not what was expected: {stat}"))?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "ticks of a run and ticks per second stay far below 2^53"
+    )]
+    let seconds = ticks as f64 / clock_ticks_per_second() as f64;
+    Ok(seconds)
 }
 
-/// Seconds of another process: of the threads it has.
+/// Seconds of another process, to the nanosecond, threads that have ended included.
 pub(super) fn of_process(pid: u32) -> Result<f64> {
-    of_threads(pid, |_| true)
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed()));
+    let time = clock.and_then(ClockId::now);
+    let time = time.with_context(|| format!("no processor time of process {pid}"))?;
+    Ok(Duration::from(time).as_secs_f64())
 }
 
-/// Seconds of those threads of a process whose name is chosen, to the nanosecond: a tick is longer
-/// than some of them run.
-pub(super) fn of_threads(pid: u32, is_chosen: impl Fn(&str) -> bool) -> Result<f64> {
+/// Seconds of those threads of a process that have this name, to the nanosecond: a tick is longer
+/// than they run at a time.
+pub(super) fn of_threads(pid: u32, name: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&path).with_context(|| format!("could not read {path}"))?;
     let mut sum = 0.0;
@@ -40,26 +55,13 @@ pub(super) fn of_threads(pid: u32, is_chosen: impl Fn(&str) -> bool) -> Result<f
         let Ok(text) = fs::read_to_string(path.join("schedstat")) else {
             continue;
         };
-        if is_chosen(comm.trim_end()) {
+        if comm.trim_end() == name {
             let nanos = text.split(' ').next().and_then(|first| first.parse().ok());
             let nanos: f64 = nanos.with_context(|| format!("no time in {text}"))?;
             sum += nanos * 1e-9;
         }
     }
     Ok(sum)
-}
-
-fn seconds(process: &str, first: usize) -> Result<f64> {
-    let path = format!("/proc/{process}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
-    let ticks =
-        ticks(&stat, first).with_context(|| format!("{path} is not what was expected: {stat}"))?;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "ticks of a run and ticks per second stay far below 2^53"
-    )]
-    let seconds = ticks as f64 / clock_ticks_per_second() as f64;
-    Ok(seconds)
 }
 
 /// The sum of two neighbouring fields, counted from the state, which is what follows the name: the
