@@ -7,7 +7,7 @@ use agent_ebpf::fields::Need;
 use crate::{
     kernel::{
         CapabilityReport, FEATURES, Feature, FieldReport, Host, Kernel, KernelTypes, Options,
-        ProgramReport, Verdict,
+        PIDS_UNSEEN, ProgramReport, Verdict,
     },
     logging::chain,
 };
@@ -32,6 +32,8 @@ pub struct Report {
     pub btf: Result<String, String>,
     /// Every capability that is of use; none where the kernel does not tell.
     pub capabilities: Vec<CapabilityReport>,
+    /// Whether the processes of the whole host are to be seen.
+    pub sees_all_processes: bool,
     /// What this kernel is too old for.
     pub missing_features: Vec<&'static Feature>,
     /// Why nothing could be loaded, if so.
@@ -62,6 +64,7 @@ impl Report {
                 .into_owned(),
             btf: Err(format!("none at {}", options.btf_path.display())),
             capabilities: Vec::new(),
+            sees_all_processes: true,
             missing_features: Vec::new(),
             failure: None,
             fields: Vec::new(),
@@ -75,6 +78,7 @@ impl Report {
                 let all = FEATURES.iter();
                 report.missing_features = all.filter(|feature| !host.has(feature)).collect();
                 report.capabilities = host.capabilities;
+                report.sees_all_processes = host.sees_all_processes;
             }
             Err(error) => report.failure = Some(chain(&error)),
         }
@@ -111,7 +115,10 @@ impl Report {
         };
         if self.failure.is_some() || lacks(Need::Needed) {
             Extent::None
-        } else if lacks(Need::Optional) || !self.missing_features.is_empty() {
+        } else if lacks(Need::Optional)
+            || !self.missing_features.is_empty()
+            || !self.sees_all_processes
+        {
             Extent::Reduced
         } else {
             Extent::Full
@@ -131,6 +138,10 @@ impl Report {
         match &self.btf {
             Ok(path) => line(format_args!("BTF           {path}")),
             Err(missing) => line(format_args!("BTF           {missing}")),
+        }
+        if !self.sees_all_processes {
+            line(format_args!("PID namespace not the host's"));
+            line(format_args!("              lost: {PIDS_UNSEEN}"));
         }
         if !self.capabilities.is_empty() {
             line(format_args!("\ncapabilities"));

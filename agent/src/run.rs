@@ -28,7 +28,7 @@ use crate::{
     engine::{Engine, Outside},
     feed::Feed,
     http,
-    kernel::{FEATURES, Host, Kernel, Options, Verdict},
+    kernel::{FEATURES, Host, Kernel, Options, PIDS_UNSEEN, Verdict},
     logging::chain,
     model::{Model, Setup},
     series::Bounds,
@@ -77,6 +77,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         let rights = host.missing(Need::Optional);
         for missing in rights.filter(|_| options.only_netns == 0) {
             warn!(capability = missing.name, lost = missing.purpose, "missing");
+        }
+        if !host.sees_all_processes {
+            warn!(lost = PIDS_UNSEEN, "not in the host's PID namespace");
         }
         for missing in FEATURES.iter().filter(|feature| !host.has(feature)) {
             warn!(feature = missing.name, lost = missing.purpose, "missing");

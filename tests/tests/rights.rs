@@ -112,6 +112,26 @@ fn missing_capabilities_are_named() -> Result<()> {
     Ok(())
 }
 
+/// A container without the host's processes: whose the sockets are stays unknown, and that is said.
+#[test]
+fn a_pid_namespace_of_its_own_is_named() -> Result<()> {
+    let apart = || {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.arg(binary().unwrap_or_default());
+        command
+    };
+    let checked = output(apart().arg("check"))?;
+    let report = String::from_utf8(checked.stdout)?;
+    assert_eq!(checked.status.code(), Some(1), "{report}");
+    assert!(report.contains("PID namespace not the host's"), "{report}");
+    assert!(report.contains("--pid=host"), "{report}");
+    let daemon = Daemon::spawn(apart().args(RUN))?;
+    let said = daemon.log().join("\n");
+    assert!(said.contains("not in the host's PID namespace"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn two_capabilities_suffice() -> Result<()> {
     let nobody = Unprivileged::new()?;

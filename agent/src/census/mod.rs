@@ -43,6 +43,8 @@ pub struct Census {
     pub at: Duration,
     /// How long it took.
     pub took: Duration,
+    /// How long after its beginning the next one is to begin.
+    pub interval: Duration,
     /// How long the full passes in it took.
     pub full_took: Duration,
     /// How long the quick pass took; nothing where every namespace had a full one.

@@ -112,15 +112,16 @@ fn run(mut rounds: Rounds, censuses: &SyncSender<Census>, stopped: &Receiver<()>
     loop {
         let (started, worked) = (clock::monotonic(), clock::read(ClockId::ThreadCPUTime));
         let taken = untaken.about(rounds.census(stopped), "no census: /proc cannot be read");
+        let cost = clock::read(ClockId::ThreadCPUTime).saturating_sub(worked);
+        let interval = rounds.space(cost);
+        let send = |census| censuses.send(Census { interval, ..census }).is_err();
         // Nothing in it: told to stop. Not to be sent: the engine has gone.
         if let Some(census) = taken
-            && census.is_none_or(|census| censuses.send(census).is_err())
+            && census.is_none_or(send)
         {
             return;
         }
-        let cost = clock::read(ClockId::ThreadCPUTime).saturating_sub(worked);
-        let next = started + rounds.space(cost);
-        let pause = next.saturating_sub(clock::monotonic());
+        let pause = (started + interval).saturating_sub(clock::monotonic());
         debug!(?cost, ?pause, "a census is over");
         if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
             return;

@@ -48,11 +48,20 @@ impl Orphans {
     /// The kernel's count and limit, where both are known.
     #[must_use]
     pub fn of(census: &Census) -> Option<(u64, u64)> {
-        // The count is the same in every namespace; the limit shows in the first alone.
+        Self::count(census).zip(Self::limit(census))
+    }
+
+    /// The kernel's count, which is the same in every namespace.
+    #[must_use]
+    pub fn count(census: &Census) -> Option<u64> {
         let mut namespaces = census.namespaces.iter();
-        let count = namespaces.find_map(|namespace| namespace.limits.sockstat.orphan)?;
-        let limit = Self::sysctls(census)?.get("tcp_max_orphans")?;
-        Some((count, limit))
+        namespaces.find_map(|namespace| namespace.limits.sockstat.orphan)
+    }
+
+    /// `tcp_max_orphans`, which shows in the first namespace alone.
+    #[must_use]
+    pub fn limit(census: &Census) -> Option<u64> {
+        Self::sysctls(census)?.get("tcp_max_orphans")
     }
 
     /// Those of the namespace that has the limit.

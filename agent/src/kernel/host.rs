@@ -1,6 +1,10 @@
 //! What this host offers, before anything is loaded.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use agent_ebpf::fields::Need;
 use aya::util::KernelVersion;
@@ -20,6 +24,8 @@ pub struct Host {
     pub btf_path: PathBuf,
     /// Whether it is there.
     pub has_btf: bool,
+    /// Whether this process is in the first PID namespace; so it is taken to be without /proc.
+    pub sees_all_processes: bool,
 }
 
 /// A capability that is of use.
@@ -115,6 +121,14 @@ pub enum HostError {
     },
 }
 
+/// What is lost in a PID namespace other than the first: the iterator over tasks and /proc show its
+/// own processes alone (`task_seq_get_next()`).
+pub const PIDS_UNSEEN: &str = "the processes that hold sockets, but for those of the agent's own PID \
+                               namespace; share the host's (hostPID: true, --pid=host)";
+
+/// The inode number of the first PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
+const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
+
 /// Where a kernel shows its own BTF.
 pub(super) const SYS_KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -151,6 +165,8 @@ impl Host {
             capabilities: reports(held.effective),
             btf_path: btf_path.to_owned(),
             has_btf: btf_path.exists(),
+            sees_all_processes: fs::metadata("/proc/self/ns/pid")
+                .map_or(true, |namespace| namespace.ino() == FIRST_PID_NAMESPACE),
         })
     }
 
@@ -214,6 +230,7 @@ mod tests {
             capabilities: reports(CapabilitySet::all()),
             btf_path: SYS_KERNEL_BTF.into(),
             has_btf: true,
+            sees_all_processes: true,
         }
     }
 

@@ -21,7 +21,7 @@ pub use self::{
     census::{CensusReadError, CensusReader, KnownPass, Pass},
     fdinfo::ProgramStats,
     features::{FEATURES, Feature},
-    host::{CAPABILITIES, Capability, CapabilityReport, Host, HostError},
+    host::{CAPABILITIES, Capability, CapabilityReport, Host, HostError, PIDS_UNSEEN},
     loader::{Kernel, LoadError, Options, ReadError},
     names::ProcessNames,
     types::{FieldReport, KernelTypes, TypesError},

@@ -247,3 +247,17 @@ fn statistics_nobody_asked_for_are_absent() {
     assert!(!text.contains("connstate_bpf_program_run"));
     assert!(text.contains("connstate_bpf_program_misses_total{program=\"inet_sock_set_state\"} 6"));
 }
+
+#[test]
+fn processor_time_is_told_in_fractions_of_a_second() {
+    let exposition = Exposition::default();
+    let taken = || {
+        let text = exposition.render(&view()).unwrap();
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    let before = taken();
+    let after = taken();
+    assert!(before < after && after < before + 1.0, "{before} {after}");
+}

@@ -23,7 +23,7 @@ pub use self::{
     totals::NamespaceTotals,
 };
 use crate::{
-    census::Census,
+    census::{Census, NamespaceCensus},
     detectors::{Cause, Detector, Findings, Stall},
     limits::MIBS,
     workload::Workload,
@@ -71,8 +71,8 @@ pub struct Series {
 /// Whose connects are counted together: workload, namespace, address and port.
 type Destination = (Arc<Workload>, u64, IpAddr, u16);
 
-/// Minisockets, their limit, and ephemeral ports.
-const NAMESPACE_COLUMNS: usize = 3;
+/// Minisockets, their limit, ephemeral ports, and how near it is to a limit.
+const NAMESPACE_COLUMNS: usize = 4;
 
 /// Label sets with the values of their columns.
 pub type Gauges<const COLUMNS: usize> = Vec<(Vec<String>, [f64; COLUMNS])>;
@@ -98,7 +98,7 @@ pub struct Rows {
     pub fin_wait1_oldest: Duration,
     /// `netns`, `source`, `destination`, `port`: ephemeral ports used.
     pub ports_used: Gauges<1>,
-    /// `netns`: minisockets, their limit, and ephemeral ports.
+    /// `netns`: minisockets, their limit, ephemeral ports, and how near it is to a limit.
     pub namespaces: Gauges<{ NAMESPACE_COLUMNS }>,
     /// `netns`, `workload`.
     pub namespace_info: Vec<[String; 2]>,
@@ -129,7 +129,8 @@ impl Series {
             close_wait: GaugePlaces::new(label_sets, 4, Merge::Sum),
             close_wait_oldest: GaugePlaces::new(label_sets, 4, Merge::Max),
             ports_used: PortRows::new(label_sets),
-            namespaces: GaugePlaces::new(label_sets, 1, Merge::Sum),
+            // Its limits alone would keep the place of a namespace in which nothing happens.
+            namespaces: GaugePlaces::ranked(label_sets, 1, Merge::Sum, |columns| columns[3]),
             connects: CounterPlaces::new(workloads, 1),
             connects_before: HashMap::new(),
             overflows: Overflows::default(),
@@ -167,16 +168,8 @@ impl Series {
         let ages = leaks().map(|leak| (service(leak), [leak.oldest.at_least.as_secs_f64()]));
         self.close_wait_oldest.set(now, ages);
         self.ports_used.set(census);
-        let namespaces = census.namespaces.iter().map(|namespace| {
-            let limits = &namespace.limits;
-            let ports = limits.sysctls.ephemeral_ports().unwrap_or(0);
-            let columns = [
-                number(limits.sockstat.tw.unwrap_or(0)),
-                number(limits.sysctls.get("tcp_max_tw_buckets").unwrap_or(0)),
-                f64::from(ports),
-            ];
-            (vec![namespace.name()], columns)
-        });
+        let namespaces = census.namespaces.iter();
+        let namespaces = namespaces.map(|namespace| (vec![namespace.name()], columns(namespace)));
         self.namespaces.set(now, namespaces);
         self.count_connects(census);
         self.count_mibs(census);
@@ -337,6 +330,21 @@ impl Overflows {
     }
 }
 
+/// The columns of a namespace. The host's own comes before all others, then the nearest to a limit.
+fn columns(namespace: &NamespaceCensus) -> [f64; NAMESPACE_COLUMNS] {
+    let sysctls = &namespace.limits.sysctls;
+    let minisockets = number(namespace.limits.sockstat.tw.unwrap_or(0));
+    let limit = number(sysctls.get("tcp_max_tw_buckets").unwrap_or(0));
+    let ports = f64::from(sysctls.ephemeral_ports().unwrap_or(0));
+    let used = namespace.ports.iter().map(|range| range.used).max();
+    let nearness = if namespace.is_host {
+        f64::INFINITY
+    } else {
+        (minisockets / limit.max(1.0)).max(number(used.unwrap_or(0)) / ports.max(1.0))
+    };
+    [minisockets, limit, ports, nearness]
+}
+
 fn by_cause<const CAUSES: usize>(stall: &Stall, causes: [Cause; CAUSES]) -> [f64; CAUSES] {
     causes.map(|cause| {
         if cause == stall.cause {
@@ -381,8 +389,8 @@ pub(crate) fn number(count: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::{
-        census::{Connects, NamespaceCensus},
-        limits::{Limits, Mibs},
+        census::{Connects, PortUse},
+        limits::{Limits, Mibs, Sysctls},
     };
 
     fn census(seconds: u64) -> Census {
@@ -474,6 +482,30 @@ mod tests {
         assert_eq!(rows(&[(2, 1), (3, 8)]), "2 1, _gone 5, _other 8");
         assert_eq!(rows(&[(2, 1), (4, 1)]), "2 1, 4 1, _gone 5, _other 8");
         assert_eq!(rows(&[]), "_gone 7, _other 8");
+    }
+
+    #[test]
+    fn of_many_namespaces_the_host_and_those_near_a_limit_have_places() {
+        let mut series = Series::new(Bounds {
+            label_sets: 3,
+            ..Bounds::default()
+        });
+        let mut now = overflowing(&[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]);
+        for namespace in &mut now.namespaces {
+            namespace.limits.sysctls = Sysctls::of(&[("tcp_max_tw_buckets", 100)]);
+        }
+        now.namespaces[4].is_host = true;
+        now.namespaces[2].limits.sockstat.tw = Some(90);
+        now.namespaces[3].ports.push(PortUse {
+            source: IpAddr::from([192, 0, 2, 1]),
+            destination: IpAddr::from([192, 0, 2, 2]),
+            port: 80,
+            used: 40,
+        });
+        series.update(&now, &Findings::default());
+        let rows = series.namespaces.rows();
+        let names: Vec<&str> = rows.iter().map(|(labels, _)| labels[0].as_str()).collect();
+        assert_eq!(names, ["3", "4", "host", OTHER]);
     }
 
     #[test]

@@ -3,15 +3,19 @@
 //! A *set* is a combination of the labels whose values nobody bounds, such as workload, process or
 //! port. The labels that have few values, such as cause or state, are the columns of a place.
 //!
-//! Of new sets that compete for the places left, those with the largest sums win, and among equals
-//! the first in the order of their labels. A set keeps its place until it has been zero for ten
-//! minutes, so that a series does not come and go; what has no place is put together under
-//! [`OTHER`]. A set that is all zero is as good as none, and takes no place.
+//! Of new sets that compete for the places left, those of the highest rank win, and among equals
+//! the first in the order of their labels. The rank is the sum over the columns, if nothing else is
+//! said. A set keeps its place until it has been zero for ten minutes, so that a series does not come
+//! and go; what has no place is put together under [`OTHER`]. A set that is all zero is as good as
+//! none, and takes no place. One that is not, and yet has had no rank for ten minutes, keeps its place
+//! until another with a rank needs it.
 //!
 //! What is kept is bounded by the number of places; while values are taken in, those of sets
 //! without a place are held too.
 
-use std::{cmp::Ordering, collections::BTreeMap, iter, time::Duration};
+use std::{collections::BTreeMap, iter, mem, time::Duration};
+
+use super::number;
 
 /// The value of every bounded label of what has no place of its own.
 pub const OTHER: &str = "_other";
@@ -32,6 +36,7 @@ pub enum Merge {
 #[derive(Clone, Debug)]
 pub struct GaugePlaces<const COLUMNS: usize> {
     merge: Merge,
+    rank: fn(&[f64; COLUMNS]) -> f64,
     places: Places<f64, COLUMNS>,
 }
 
@@ -39,8 +44,20 @@ impl<const COLUMNS: usize> GaugePlaces<COLUMNS> {
     /// So many places for sets of so many labels.
     #[must_use]
     pub fn new(capacity: usize, labels: usize, merge: Merge) -> Self {
+        Self::ranked(capacity, labels, merge, |values| values.iter().sum())
+    }
+
+    /// Likewise, for sets that have something to show also without a `rank`.
+    #[must_use]
+    pub fn ranked(
+        capacity: usize,
+        labels: usize,
+        merge: Merge,
+        rank: fn(&[f64; COLUMNS]) -> f64,
+    ) -> Self {
         Self {
             merge,
+            rank,
             places: Places::new(capacity, labels),
         }
     }
@@ -63,9 +80,7 @@ impl<const COLUMNS: usize> GaugePlaces<COLUMNS> {
             Merge::Sum => |a, b| a + b,
             Merge::Max => f64::max,
         };
-        let sum = |values: &[f64; COLUMNS]| values.iter().sum::<f64>();
-        let order = |a: &_, b: &_| sum(a).total_cmp(&sum(b));
-        self.places.take_in(now, values, merge, order);
+        self.places.take_in(now, values, merge, self.rank);
     }
 
     /// The places in the order of their labels, those that are zero included; then, always, what
@@ -104,9 +119,8 @@ impl<const COLUMNS: usize> CounterPlaces<COLUMNS> {
         now: Duration,
         deltas: impl IntoIterator<Item = (Vec<String>, [u64; COLUMNS])>,
     ) {
-        let sum = |values: &[u64; COLUMNS]| values.iter().copied().map(u128::from).sum::<u128>();
-        let order = |a: &_, b: &_| sum(a).cmp(&sum(b));
-        self.places.take_in(now, deltas, u64::saturating_add, order);
+        let sum = |values: &[u64; COLUMNS]| values.iter().copied().map(number).sum();
+        self.places.take_in(now, deltas, u64::saturating_add, sum);
     }
 
     /// The places in the order of their labels, those that are zero included; then, always, what
@@ -133,8 +147,8 @@ struct Place<T, const COLUMNS: usize> {
     values: [T; COLUMNS],
     /// Whether what is being taken in has something of it.
     is_present: bool,
-    /// Since when it has been zero, if it is.
-    zero_since: Option<Duration>,
+    /// Since when it has been zero, or without a rank, if it is.
+    idle_since: Option<Duration>,
 }
 
 impl<T: Copy + Default + PartialEq, const COLUMNS: usize> Places<T, COLUMNS> {
@@ -148,13 +162,13 @@ impl<T: Copy + Default + PartialEq, const COLUMNS: usize> Places<T, COLUMNS> {
     }
 
     /// Merges `input` into the places, frees those that have been zero for too long, and gives the
-    /// free ones to the sets that are last in this `order`.
+    /// free ones, and those of sets long without a rank, to the sets of the highest.
     fn take_in(
         &mut self,
         now: Duration,
         input: impl IntoIterator<Item = (Vec<String>, [T; COLUMNS])>,
         merge: impl Fn(T, T) -> T,
-        order: impl Fn(&[T; COLUMNS], &[T; COLUMNS]) -> Ordering,
+        rank: impl Fn(&[T; COLUMNS]) -> f64,
     ) {
         let merge_into = |all: &mut [T; COLUMNS], values: [T; COLUMNS]| {
             for (all, value) in all.iter_mut().zip(values) {
@@ -178,7 +192,7 @@ impl<T: Copy + Default + PartialEq, const COLUMNS: usize> Places<T, COLUMNS> {
         }
         let other = &mut self.other;
         self.sets.retain(|_, place| {
-            let keep = place.is_kept(now);
+            let keep = place.is_kept(now, rank(&place.values) > 0.0);
             if !keep {
                 merge_into(other, place.values);
             }
@@ -186,14 +200,35 @@ impl<T: Copy + Default + PartialEq, const COLUMNS: usize> Places<T, COLUMNS> {
         });
         let mut new: Vec<_> = new.into_iter().collect();
         // They are in the order of their labels, which a stable sort keeps among equals.
-        new.sort_by(|(_, a), (_, b)| order(b, a));
+        new.sort_by(|(_, a), (_, b)| rank(b).total_cmp(&rank(a)));
+        let mut idle = self.idle(now).into_iter();
         for (labels, values) in new {
+            if self.sets.len() >= self.capacity
+                && rank(&values) > 0.0
+                && let Some(place) = idle.next().and_then(|labels| self.sets.remove(&labels))
+            {
+                merge_into(&mut self.other, place.values);
+            }
             if self.sets.len() < self.capacity {
                 self.sets.insert(labels, Place::new(values));
             } else {
                 merge_into(&mut self.other, values);
             }
         }
+    }
+
+    /// Sets that have had no rank for too long, the longest without first.
+    fn idle(&self, now: Duration) -> Vec<Vec<String>> {
+        let since = |place: &Place<T, COLUMNS>| {
+            let since = place.idle_since?;
+            (now.saturating_sub(since) >= IDLE).then_some(since)
+        };
+        let sets = self.sets.iter();
+        let mut idle: Vec<_> = sets
+            .filter_map(|(labels, place)| Some((since(place)?, labels)))
+            .collect();
+        idle.sort();
+        idle.into_iter().map(|(_, labels)| labels.clone()).collect()
     }
 
     fn rows(&self) -> Vec<(Vec<String>, [T; COLUMNS])> {
@@ -209,19 +244,19 @@ impl<T, const COLUMNS: usize> Place<T, COLUMNS> {
         Self {
             values,
             is_present: false,
-            zero_since: None,
+            idle_since: None,
         }
     }
 
     /// Whether it is kept, by what has been taken in; makes ready for the next time.
-    fn is_kept(&mut self, now: Duration) -> bool {
-        if self.is_present {
-            self.is_present = false;
-            self.zero_since = None;
+    fn is_kept(&mut self, now: Duration, has_rank: bool) -> bool {
+        let is_present = mem::take(&mut self.is_present);
+        if is_present && has_rank {
+            self.idle_since = None;
             return true;
         }
-        let since = *self.zero_since.get_or_insert(now);
-        now.saturating_sub(since) < IDLE
+        let since = *self.idle_since.get_or_insert(now);
+        is_present || now.saturating_sub(since) < IDLE
     }
 }
 
@@ -389,6 +424,27 @@ mod tests {
         assert_rows(&places.rows(), &[("b", 1), (OTHER, 9)]);
         places.add(minutes(13), [set("a", 1), set("b", 1)]);
         assert_rows(&places.rows(), &[("b", 2), (OTHER, 10)]);
+    }
+
+    #[test]
+    fn a_set_without_a_rank_gives_way_to_one_that_has_but_to_no_other() {
+        let mut places = GaugePlaces::<2>::ranked(1, 1, Merge::Sum, |[_, rank]| *rank);
+        let set = |labels: &str, values| (vec![labels.to_owned()], values);
+        let named = |places: &GaugePlaces<2>| places.rows().swap_remove(0).0.swap_remove(0);
+        places.set(minutes(0), [set("a", [1.0, 0.0]), set("b", [1.0, 2.0])]);
+        assert_eq!(named(&places), "b");
+        // Its rank goes, its value stays.
+        let quiet = [set("a", [1.0, 0.0]), set("b", [9.0, 0.0])];
+        for now in [1, 11] {
+            places.set(minutes(now), quiet.clone());
+            assert_eq!(named(&places), "b");
+        }
+        places.set(minutes(12), [set("a", [1.0, 1.0]), set("b", [9.0, 0.0])]);
+        let other = (vec![OTHER.to_owned()], [9.0, 0.0]);
+        assert_eq!(places.rows(), [set("a", [1.0, 1.0]), other]);
+        // Ten minutes are not over.
+        places.set(minutes(13), [set("a", [1.0, 0.0]), set("b", [9.0, 3.0])]);
+        assert_eq!(named(&places), "a");
     }
 
     #[test]

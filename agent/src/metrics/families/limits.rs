@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::gauges;
 use crate::{
+    census::Census,
     detectors::Orphans,
     metrics::family::{Family, Kind, Sample},
     series::{OTHER, Rows},
@@ -17,14 +18,14 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Gauge,
         labels: &[],
         help: "The kernel's own count of TCP sockets that no process holds any more, of the whole host, which tcp_max_orphans limits.",
-        samples: |view| orphans(view, |(count, _)| count),
+        samples: |view| orphans(view, Orphans::count),
     },
     Family {
         name: "connstate_orphans_limit",
         kind: Kind::Gauge,
         labels: &[],
-        help: "tcp_max_orphans; kills begin at a quarter of it.",
-        samples: |view| orphans(view, |(_, limit)| limit),
+        help: "tcp_max_orphans; kills begin at a quarter of it. Absent where the first network namespace is not counted, in which alone it shows.",
+        samples: |view| orphans(view, Orphans::limit),
     },
     Family {
         name: "connstate_orphan_kills_total",
@@ -101,12 +102,9 @@ pub(super) static FAMILIES: &[Family] = &[
     },
 ];
 
-fn orphans(view: &View, of: impl Fn((u64, u64)) -> u64) -> Vec<Sample> {
-    let census = view.census.as_deref();
-    let orphans = census.and_then(Orphans::of).into_iter();
-    orphans
-        .map(|orphans| Sample::count([], of(orphans)))
-        .collect()
+fn orphans(view: &View, of: impl Fn(&Census) -> Option<u64>) -> Vec<Sample> {
+    let known = view.census.as_deref().and_then(of).into_iter();
+    known.map(|count| Sample::count([], count)).collect()
 }
 
 /// One column of the namespaces.
@@ -128,7 +126,7 @@ fn limits_of_namespaces(view: &View, column: usize, sysctl: &str) -> Vec<Sample>
 fn of_some_namespaces(view: &View, column: usize, is_told: impl Fn(&str) -> bool) -> Vec<Sample> {
     let Rows { namespaces, .. } = &*view.rows;
     let crowded =
-        |(labels, values): &&(Vec<String>, [f64; 3])| labels[0] != OTHER || values[column] > 0.0;
+        |(labels, values): &&(Vec<String>, [f64; 4])| labels[0] != OTHER || values[column] > 0.0;
     let namespaces = namespaces.iter().filter(crowded);
     namespaces
         .filter(|(labels, _)| is_told(&labels[0]))
