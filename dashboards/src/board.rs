@@ -1,6 +1,6 @@
 //! A board: panels in rows, and what chooses the series they show.
 
-use crate::panel::Panel;
+use crate::{panel::Panel, variable::Variable};
 
 /// A dashboard.
 #[derive(Clone, Debug)]
@@ -28,34 +28,9 @@ pub struct Row {
     pub panels: Vec<Panel>,
 }
 
-/// What a board's user chooses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variable {
-    /// Jobs of Prometheus.
-    Job,
-    /// Hosts, as many as one likes.
-    Instances,
-    /// One host.
-    Instance,
-    /// Workloads: units, containers, pods.
-    Workload,
-}
-
 impl Board {
     /// Every panel.
     pub fn panels(&self) -> impl Iterator<Item = &Panel> {
         self.rows.iter().flat_map(|row| &row.panels)
-    }
-}
-
-impl Variable {
-    /// As queries name it, without the dollar sign.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Job => "job",
-            Self::Instances | Self::Instance => "instance",
-            Self::Workload => "workload",
-        }
     }
 }

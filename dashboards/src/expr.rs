@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::variable::Variable;
+
 /// An expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expr(String);
@@ -13,7 +15,8 @@ impl Expr {
 
     /// Whether the hosts that the board's variables choose can be scraped: Prometheus' own metric.
     pub(crate) fn up() -> Self {
-        Self(r#"up{job=~"$job",instance=~"$instance"}"#.to_owned())
+        let [job, instance] = [Variable::Job, Variable::Instance].map(Variable::matcher);
+        Self(format!("up{{{job},{instance}}}"))
     }
 
     /// One sum of all.
@@ -31,6 +34,11 @@ impl Expr {
         Self(format!("max({self})"))
     }
 
+    /// The smallest of all.
+    pub(crate) fn min(self) -> Self {
+        Self(format!("min({self})"))
+    }
+
     /// A sum for each set of these labels' values.
     pub(crate) fn sum_by(self, labels: &[&str]) -> Self {
         Self(format!("sum by ({}) ({self})", labels.join(", ")))
@@ -44,6 +52,11 @@ impl Expr {
     /// The largest ones.
     pub(crate) fn top(self, count: u32) -> Self {
         Self(format!("topk({count}, {self})"))
+    }
+
+    /// The smallest ones.
+    pub(crate) fn bottom(self, count: u32) -> Self {
+        Self(format!("bottomk({count}, {self})"))
     }
 
     /// Only those above a bound.
@@ -70,6 +83,22 @@ impl Expr {
     pub(crate) fn parts_of(self, labels: &[&str], whole: &Self) -> Self {
         let on = labels.join(", ");
         Self(format!("{self} / on ({on}) group_left () ({whole} > 0)"))
+    }
+
+    /// This many times as much.
+    pub(crate) fn times(self, factor: f64) -> Self {
+        Self(format!("{self} * {factor}"))
+    }
+
+    /// What is left of it; both with the same labels.
+    pub(crate) fn less(self, taken: &Self) -> Self {
+        Self(format!("({self} - {taken})"))
+    }
+
+    /// As [`Self::less`], for each of many that are taken from the one with the same of these labels.
+    pub(crate) fn less_each(self, labels: &[&str], taken: &Self) -> Self {
+        let on = labels.join(", ");
+        Self(format!("({self} - on ({on}) group_right () {taken})"))
     }
 
     /// How many seconds ago this time was.

@@ -1,12 +1,14 @@
 //! What Grafana reads of a board: its dashboard schema, as `@grafana/schema` declares it.
 
+mod variables;
 mod options;
 
 use serde_json::{Value, json};
 
 use crate::{
-    board::{Board, Row, Variable},
+    board::Board,
     panel::{Kind, Panel, Query},
+    variable::Variable,
 };
 
 /// The version of the schema that this is written for; Grafana brings older ones up to date itself.
@@ -40,8 +42,8 @@ pub fn json(board: &Board) -> String {
         "refresh": "30s",
         "links": [links()],
         "annotations": {"list": [alerts(board)]},
-        "templating": {"list": variables(board)},
-        "panels": panels(&board.rows),
+        "templating": {"list": variables::variables(board)},
+        "panels": panels(board),
     });
     // Maps of JSON values are sorted by key, so that the text is always the same.
     format!("{dashboard:#}\n")
@@ -68,11 +70,12 @@ fn links() -> Value {
 
 /// When the alerts of deploy/prometheus/rules fired.
 fn alerts(board: &Board) -> Value {
-    let mut matchers = vec![r#"alertname=~"Connstate.+""#, r#"alertstate="firing""#];
-    matchers.extend([r#"job=~"$job""#, r#"instance=~"$instance""#]);
+    let firing = [r#"alertname=~"Connstate.+""#, r#"alertstate="firing""#];
+    let mut matchers = firing.map(str::to_owned).to_vec();
+    matchers.extend([Variable::Job, Variable::Instance].map(Variable::matcher));
     if board.variables.contains(&Variable::Workload) {
         // Alerts on limits have no workload, and bear on all of them.
-        matchers.push(r#"workload=~"$workload|""#);
+        matchers.push(r#"workload=~"$workload|""#.to_owned());
     }
     json!({
         "name": "Alerts",
@@ -89,60 +92,11 @@ fn alerts(board: &Board) -> Value {
     })
 }
 
-fn variables(board: &Board) -> Vec<Value> {
-    let source = json!({
-        "type": "datasource",
-        "name": "datasource",
-        "label": "Prometheus",
-        "query": "prometheus",
-        "refresh": 1,
-    });
-    let others = board.variables.iter().map(|variable| {
-        let (label, many, query) = match variable {
-            Variable::Job => ("Job", true, "label_values(connstate_build_info, job)"),
-            Variable::Instances => (
-                "Hosts",
-                true,
-                r#"label_values(connstate_build_info{job=~"$job"}, instance)"#,
-            ),
-            Variable::Instance => (
-                "Host",
-                false,
-                r#"label_values(connstate_build_info{job=~"$job"}, instance)"#,
-            ),
-            Variable::Workload => (
-                "Workload",
-                true,
-                r#"label_values(connstate_workload_sockets{job=~"$job",instance=~"$instance"}, workload)"#,
-            ),
-        };
-        let mut variable = json!({
-            "type": "query",
-            "name": variable.name(),
-            "label": label,
-            "datasource": datasource(),
-            "query": {"query": query, "refId": variable.name()},
-            "multi": many,
-            "includeAll": many,
-            // When the range changes: workloads come and go.
-            "refresh": 2,
-            "sort": 1,
-        });
-        if many {
-            // One matcher, however many hosts there are, and also for series without the label.
-            variable["allValue"] = json!(".*");
-            variable["current"] = json!({"text": ["All"], "value": ["$__all"]});
-        }
-        variable
-    });
-    std::iter::once(source).chain(others).collect()
-}
-
 /// Rows and panels, each in its place: from left to right, a new line where one does not fit.
-fn panels(rows: &[Row]) -> Vec<Value> {
+fn panels(board: &Board) -> Vec<Value> {
     let mut placed = Vec::new();
     let mut line = 0;
-    for row in rows {
+    for row in &board.rows {
         placed.push(json!({
             "type": "row",
             "id": placed.len() + 1,
@@ -160,7 +114,7 @@ fn panels(rows: &[Row]) -> Vec<Value> {
                 (column, height) = (0, 0);
             }
             let place = json!({"x": column, "y": line, "w": wide, "h": high});
-            placed.push(one(panel, placed.len() + 1, &place));
+            placed.push(one(board, panel, placed.len() + 1, &place));
             column += wide;
             height = height.max(high);
         }
@@ -169,7 +123,7 @@ fn panels(rows: &[Row]) -> Vec<Value> {
     placed
 }
 
-fn one(panel: &Panel, id: usize, place: &Value) -> Value {
+fn one(board: &Board, panel: &Panel, id: usize, place: &Value) -> Value {
     let targets: Vec<Value> = panel
         .queries
         .iter()
@@ -184,7 +138,7 @@ fn one(panel: &Panel, id: usize, place: &Value) -> Value {
         "datasource": datasource(),
         "gridPos": place,
         "targets": targets,
-        "fieldConfig": options::field_config(panel),
+        "fieldConfig": options::field_config(board, panel),
         "options": options::options(panel),
     });
     if panel.kind == Kind::Table {

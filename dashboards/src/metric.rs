@@ -5,7 +5,7 @@
 
 use agent::metrics::{Kind, PROCESS, family};
 
-use crate::expr::Expr;
+use crate::{expr::Expr, variable::Variable};
 
 /// What rates are taken over: Grafana's own choice for the range shown and the scrape interval.
 pub const RATE: &str = "$__rate_interval";
@@ -67,12 +67,12 @@ impl Metric {
     }
 
     fn selector_of(self, name: &str, matchers: &str) -> Expr {
-        let mut all = vec![r#"job=~"$job""#, r#"instance=~"$instance""#];
-        if self.labels.contains(&"workload") {
-            all.push(r#"workload=~"$workload""#);
+        let mut all = vec![Variable::Job.matcher(), Variable::Instance.matcher()];
+        if self.labels.contains(&Variable::Workload.name()) {
+            all.push(Variable::Workload.matcher());
         }
         if !matchers.is_empty() {
-            all.push(matchers);
+            all.push(matchers.to_owned());
         }
         Expr::new(format!("{name}{{{}}}", all.join(",")))
     }
@@ -92,6 +92,24 @@ impl Gauge {
     /// What it is now, where these matchers hold besides those of the board.
     pub(crate) fn now(self, matchers: &str) -> Expr {
         self.0.selector(matchers)
+    }
+
+    /// How much more or less it gets a second, going by these last minutes.
+    pub(crate) fn slope(self, minutes: u32, matchers: &str) -> Expr {
+        let selector = self.0.selector(matchers);
+        Expr::new(format!("deriv({selector}[{minutes}m])"))
+    }
+
+    /// Grafana's query for the values from which one chooses this variable, where what these
+    /// variables are is chosen already.
+    pub(crate) fn values(self, of: Variable, chosen: &[Variable]) -> String {
+        let (metric, label) = (self.0.name, of.name());
+        let matchers: Vec<_> = chosen.iter().map(|variable| variable.matcher()).collect();
+        if matchers.is_empty() {
+            return format!("label_values({metric}, {label})");
+        }
+        let matchers = matchers.join(",");
+        format!("label_values({metric}{{{matchers}}}, {label})")
     }
 }
 

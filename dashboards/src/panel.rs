@@ -16,10 +16,14 @@ pub struct Panel {
     /// What it asks for, in the order of the reference ids A, B, C.
     pub queries: Vec<Query>,
     /// From which value on it changes its colour.
-    pub thresholds: &'static [(f64, Colour)],
+    pub thresholds: Thresholds,
     /// Its size, in columns of 24 and rows.
     pub size: (u32, u32),
 }
+
+/// From which value on there is another colour, in ascending order. Below the first value it is
+/// [`Colour::Good`]; where little is bad, the first value is minus infinity.
+pub type Thresholds = &'static [(f64, Colour)];
 
 /// How values are shown. Only kinds that Grafana has not deprecated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,8 @@ pub struct Query {
     pub expr: Expr,
     /// What a series is called, or the column of a table with several queries.
     pub legend: &'static str,
+    /// From which value on this column of a table changes its colour.
+    pub thresholds: Thresholds,
 }
 
 impl Panel {
@@ -81,7 +87,7 @@ impl Panel {
             description: "",
             kind: Kind::Lines,
             unit: Unit::Count,
-            queries: vec![Query { expr, legend }],
+            queries: vec![Query::new(expr, legend)],
             thresholds: &[],
             size: (8, 8),
         }
@@ -101,6 +107,15 @@ impl Panel {
             kind: Kind::Number,
             size: (4, 4),
             ..Self::lines(title, expr, "")
+        }
+    }
+
+    /// The few numbers that matter most, each with its name.
+    pub(crate) fn numbers(title: &'static str, expr: Expr, legend: &'static str) -> Self {
+        Self {
+            kind: Kind::Number,
+            size: (6, 5),
+            ..Self::lines(title, expr, legend)
         }
     }
 
@@ -143,18 +158,37 @@ impl Panel {
     }
 
     pub(crate) fn and(mut self, expr: Expr, legend: &'static str) -> Self {
-        self.queries.push(Query { expr, legend });
+        self.queries.push(Query::new(expr, legend));
         self
     }
 
-    pub(crate) fn thresholds(self, thresholds: &'static [(f64, Colour)]) -> Self {
+    /// Colours the panel by its values.
+    pub(crate) fn thresholds(self, thresholds: Thresholds) -> Self {
         Self { thresholds, ..self }
+    }
+
+    /// Colours the cells of the table's column that was named last, each by its value.
+    pub(crate) fn judged(mut self, thresholds: Thresholds) -> Self {
+        if let Some(last) = self.queries.last_mut() {
+            last.thresholds = thresholds;
+        }
+        self
     }
 
     pub(crate) fn size(self, width: u32, height: u32) -> Self {
         Self {
             size: (width, height),
             ..self
+        }
+    }
+}
+
+impl Query {
+    fn new(expr: Expr, legend: &'static str) -> Self {
+        Self {
+            expr,
+            legend,
+            thresholds: &[],
         }
     }
 }

@@ -86,6 +86,28 @@ fn queries_use_labels_that_their_metrics_have() {
     }
 }
 
+/// What does not fit into 100 label sets is summed as `_other`, limits included: no limit of anything.
+#[test]
+fn no_limit_is_that_of_the_namespaces_not_told_apart() {
+    let limited = [
+        "connstate_time_wait_sockets{",
+        "connstate_time_wait_limit{",
+        "connstate_ephemeral_ports{",
+        "connstate_ephemeral_ports_used{",
+    ];
+    let mut found = BTreeSet::new();
+    for query in boards().iter().flat_map(queries) {
+        for metric in limited {
+            for selector in query.split(metric).skip(1) {
+                let matchers = selector.split('}').next().unwrap_or_default();
+                assert!(matchers.contains(r#"netns!="_other""#), "{metric} {query}");
+                found.insert(metric);
+            }
+        }
+    }
+    assert_eq!(found.len(), limited.len());
+}
+
 #[test]
 fn the_test_of_labels_finds_them_all() {
     let query = r#"sum by (le, state) (rate(x_bucket{job=~"$job",kind!="a"}[5m])) / on (netns) y"#;
@@ -116,7 +138,8 @@ fn panels_are_told_apart_explained_and_in_their_place() {
         for panel in board.panels() {
             let title = panel.title;
             assert!(titles.insert(title), "{title} twice");
-            assert!(panel.description.ends_with('.'), "{title} says nothing");
+            let description = panel.description.trim();
+            assert!(description.ends_with('.'), "{title} says nothing");
             assert!(!panel.queries.is_empty(), "{title} asks for nothing");
             assert!((1..=24).contains(&panel.size.0), "{title} is too wide");
             let named = |query: &dashboards::Query| !query.legend.is_empty();

@@ -77,6 +77,9 @@ fn a_broken_board_is_none() -> Result<()> {
         // A value that is none of those there are.
         ("\"colorMode\": \"value\"", "\"colorMode\": \"values\""),
         ("\"placement\": \"bottom\"", "\"placement\": \"below\""),
+        // The same for one column of a table.
+        ("\"color-background\"", "\"colour-background\""),
+        ("\"custom.cellOptions\"", "\"custom.cellOption\""),
         // A misspelt field.
         ("\"gridPos\"", "\"gridpos\""),
         ("\"schemaVersion\"", "\"schema\""),

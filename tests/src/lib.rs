@@ -31,6 +31,7 @@ pub mod states;
 pub mod tape;
 pub mod trace;
 pub mod tunnel;
+pub mod types;
 pub mod unfinished;
 pub mod unit;
 pub mod wait;

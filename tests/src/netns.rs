@@ -26,12 +26,21 @@ impl Netns {
     ///
     /// Where the kernel refuses, or `ip` is missing.
     pub fn new() -> Result<Self> {
-        let file = in_new_thread(|| {
+        in_new_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)
                 .context("cannot make a network namespace: these tests run as root")?;
             run("ip", &["link", "set", "lo", "up"])?;
-            File::open("/proc/thread-self/ns/net").context("the new namespace cannot be opened")
-        })?;
+            Self::current().context("the new namespace cannot be opened")
+        })
+    }
+
+    /// That of the calling thread, which is not made.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no /proc.
+    pub fn current() -> Result<Self> {
+        let file = File::open("/proc/thread-self/ns/net")?;
         let inode = u32::try_from(file.metadata()?.st_ino())?;
         Ok(Self { file, inode })
     }

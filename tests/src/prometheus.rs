@@ -114,6 +114,28 @@ impl Prometheus {
         Ok(answer["data"].clone())
     }
 
+    /// The values that a label has among the series of a selector, in their order: what Grafana asks
+    /// for where a board says `label_values(selector, label)`.
+    ///
+    /// # Errors
+    ///
+    /// Where that is no selector, or there is no answer.
+    pub fn label_values(&self, selector: &str, label: &str) -> Result<Vec<String>> {
+        let selector = encoded(selector);
+        let path = format!("/api/v1/label/{label}/values?match%5B%5D={selector}");
+        Ok(serde_json::from_value(self.get(&path)?)?)
+    }
+
+    /// The alerts that its rules tell of, those that are pending among them; none that has ended.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not answer.
+    pub fn alerts(&self) -> Result<Vec<Value>> {
+        let mut data = self.get("/api/v1/alerts")?;
+        Ok(serde_json::from_value(data["alerts"].take())?)
+    }
+
     /// The value of an expression, once there is one that is wanted.
     ///
     /// # Errors

@@ -5,12 +5,13 @@ use super::{
     RETRANSMITTED, SOCKETS, orphans_part, ports_part, retransmitted_part, time_wait_part,
 };
 use crate::{
-    board::{Board, Row, Variable},
+    board::{Board, Row},
     expr::Expr,
     panel::{
         Panel,
         Unit::{Part, PerSecond},
     },
+    variable::Variable,
 };
 
 pub(super) fn board() -> Board {
@@ -95,12 +96,13 @@ fn owners() -> Row {
                 orphans_part().max_by(&["instance"]),
                 "orphans",
             )
+            .judged(ORPHAN_LIMIT)
             .and(time_wait_part().max_by(&["instance"]), "TIME_WAIT")
+            .judged(LIMIT)
             .and(ports_part().max_by(&["instance"]), "ephemeral ports")
-            .and(
-                retransmitted_part(&["instance"]),
-                "sent again",
-            )
+            .judged(LIMIT)
+            .and(retransmitted_part(&["instance"]), "sent again")
+            .judged(RETRANSMITTED)
             .about("Parts of tcp_max_orphans (kills begin at 25 %), of tcp_max_tw_buckets in the fullest network namespace, of the ephemeral ports toward the most crowded destination; and of all segments, those sent again.")
             .unit(Part)
             .size(24, 9),

@@ -1,17 +1,21 @@
 //! One host: its sockets by state, how long they stay, whose do not finish closing, its limits.
 
 use super::{
-    ANY, CLOSE_WAIT_LEAKED, CLOSES, CONNECTS, FIN_WAIT1_STALLED, LIMIT, NETSTAT, ORPHAN_LIMIT,
-    ORPHANS, ORPHANS_LIMIT, PORTS, PORTS_USED, RETRANSMITTED, SOCKETS, TIME_WAIT, TIME_WAIT_LIMIT,
-    orphans_part, ports_part, retransmitted_part, time_wait_part,
+    ANY, CLOSE_WAIT_LEAKED, CLOSES, CONNECTS, FIN_WAIT1_STALLED, KILLS_BEGIN, LIMIT, NAMESPACE,
+    NETSTAT, ORPHAN_LIMIT, ORPHANS, ORPHANS_LIMIT, PORTS, PORTS_USED, RETRANSMITTED, SOCKETS,
+    TIME_WAIT, TIME_WAIT_LIMIT, TOLD_APART, orphans_part, ports_part, retransmitted_part,
+    time_wait_part,
 };
 use crate::{
-    board::{Board, Row, Variable},
+    board::{Board, Row},
+    expr::Expr,
     metric::{Counter, Gauge, Histogram},
     panel::{
-        Panel,
+        Colour::{Bad, Good, Warning},
+        Panel, Thresholds,
         Unit::{Part, PerSecond, Seconds},
     },
+    variable::Variable,
 };
 
 const WORKLOAD_SOCKETS: Gauge = Gauge::of("connstate_workload_sockets");
@@ -28,6 +32,12 @@ const SYSCTL: Gauge = Gauge::of("connstate_sysctl");
 const TRANSITIONS: Counter = Counter::of("connstate_state_transitions_total");
 const DURATION: Histogram = Histogram::of("connstate_state_duration_seconds");
 const RETRANSMITS: Counter = Counter::of("connstate_retransmits_total");
+
+/// Sockets and ports that are left. A busy host makes a hundred in a second, and by default a limit
+/// is in the thousands at least.
+const LEFT: Thresholds = &[(f64::NEG_INFINITY, Bad), (100.0, Warning), (1000.0, Good)];
+/// Seconds that are left: red where the alert would judge so.
+const TIME_LEFT: Thresholds = &[(f64::NEG_INFINITY, Bad), (1800.0, Warning), (7200.0, Good)];
 
 pub(super) fn board() -> Board {
     Board {
@@ -97,16 +107,30 @@ fn limits() -> Row {
             Panel::dial("Ephemeral ports", ports_part().top(8), "{{destination}}:{{port}}")
                 .about("The part of the ephemeral ports toward a destination in use. Without a free one connect() fails with EADDRNOTAVAIL.")
                 .thresholds(LIMIT),
+            Panel::number("Orphans until kills", orphans_until_kills())
+                .about("How many more orphans until the kernel begins to kill some: a quarter of tcp_max_orphans, less those there are. Below 0 it may be killing.")
+                .thresholds(LEFT)
+                .size(6, 5),
+            Panel::numbers("TIME_WAIT left", time_wait_left().bottom(4), "netns {{netns}}")
+                .about("How many more timewait minisockets until tcp_max_tw_buckets, in the network namespaces with the fewest left.")
+                .thresholds(LEFT),
+            Panel::numbers("Ports left", ports_left().bottom(4), "{{destination}}:{{port}}")
+                .about("Free ephemeral ports toward the destinations with the fewest left; an upper bound, since ports that are only bound do not show.")
+                .thresholds(LEFT),
+            Panel::numbers("Time until no port is left", ports_seconds_left().bottom(4), "{{destination}}:{{port}}")
+                .about("Of the destinations that run out first, at the pace of the last ten minutes; none of those whose ports are not getting fewer. A burst looks short here, and slows down when its first ports are out of TIME_WAIT, after a minute.")
+                .unit(Seconds)
+                .thresholds(TIME_LEFT),
             Panel::lines("Orphans against the limit", ORPHANS.now(""), "orphans")
                 .and(ORPHANS_LIMIT.now(""), "tcp_max_orphans")
                 .about("The kernel's own count of the whole host.")
                 .size(6, 7),
-            Panel::lines("TIME_WAIT by namespace", TIME_WAIT.now(""), "netns {{netns}}")
-                .and(TIME_WAIT_LIMIT.now("").max(), "the largest tcp_max_tw_buckets")
-                .about("Timewait minisockets of both substates, which is what the limit counts.")
+            Panel::lines("TIME_WAIT by namespace", TIME_WAIT.now(TOLD_APART), "netns {{netns}}")
+                .and(TIME_WAIT_LIMIT.now(TOLD_APART).max(), "the largest tcp_max_tw_buckets")
+                .about("Timewait minisockets of both substates, which is what the limit counts; of the 100 network namespaces that are told apart.")
                 .size(6, 7),
-            Panel::lines("Ports toward a destination", PORTS_USED.now("").top(10), "{{source}} → {{destination}}:{{port}}")
-                .and(PORTS.now("").max(), "ports there are")
+            Panel::lines("Ports toward a destination", PORTS_USED.now(TOLD_APART).top(10), "{{source}} → {{destination}}:{{port}}")
+                .and(PORTS.now(TOLD_APART).max(), "ports there are")
                 .about("Ephemeral ports in use, of the most crowded routes; a lower bound.")
                 .size(6, 7),
             Panel::lines("What limits cost", ORPHAN_KILLS.rate("").sum(), "orphans killed")
@@ -116,6 +140,28 @@ fn limits() -> Row {
                 .size(6, 7),
         ],
     }
+}
+
+fn orphans_until_kills() -> Expr {
+    let first_kill = ORPHANS_LIMIT.now("").times(KILLS_BEGIN);
+    first_kill.less(&ORPHANS.now("")).min()
+}
+
+fn time_wait_left() -> Expr {
+    TIME_WAIT_LIMIT
+        .now(TOLD_APART)
+        .less(&TIME_WAIT.now(TOLD_APART))
+}
+
+fn ports_left() -> Expr {
+    PORTS
+        .now(TOLD_APART)
+        .less_each(&NAMESPACE, &PORTS_USED.now(TOLD_APART))
+}
+
+/// As deploy/prometheus/rules records it; the board does without the rules.
+fn ports_seconds_left() -> Expr {
+    ports_left().part_of(&PORTS_USED.slope(10, TOLD_APART))
 }
 
 fn states() -> Row {
@@ -160,26 +206,32 @@ fn states() -> Row {
     }
 }
 
+/// In the order of a connection's life: the end that closes first, then the other one.
 fn durations() -> Row {
+    let quarter = |title, state: &str| {
+        Panel::heat(title, DURATION.buckets(&format!(r#"state="{state}""#))).size(6, 8)
+    };
+    let third = |title, state| quarter(title, state).size(8, 8);
     Row {
         title: "How long sockets stay",
         panels: vec![
-            Panel::heat("In CLOSE_WAIT", DURATION.buckets(r#"state="close_wait""#)).about(
-                "From the peer's FIN until this side closes: what the process takes to notice.",
-            ),
-            Panel::heat("In FIN_WAIT1", DURATION.buckets(r#"state="fin_wait1""#)).about(
-                "From this side's FIN until it is acknowledged: a round trip, where all is well.",
-            ),
-            Panel::heat("Established", DURATION.buckets(r#"state="established""#))
-                .about("How long connections last."),
-            Panel::lines(
-                "99 of 100 leave within",
-                DURATION.quantile(0.99, &["state"]),
-                "{{state}}",
-            )
-            .about("The 99th percentile of the time in each state, of those that left it.")
-            .unit(Seconds)
-            .size(24, 7),
+            quarter("In SYN_SENT", "syn_sent")
+                .about("From connect() until the peer answers: a round trip; a second and more where the first packet is lost."),
+            quarter("Established", "established").about("How long connections last."),
+            quarter("In FIN_WAIT1", "fin_wait1")
+                .about("From this side's FIN until it is acknowledged: a round trip, where all is well."),
+            quarter("In FIN_WAIT2", "fin_wait2_full")
+                .about("From then until the peer's FIN, or until a timewait minisocket waits for it: at once where the process has closed. Long where it has shut down one direction alone."),
+            third("In CLOSING", "closing")
+                .about("Both sides have sent their FIN at once: until this side's is acknowledged. Rare."),
+            third("In CLOSE_WAIT", "close_wait")
+                .about("From the peer's FIN until this side closes: what the process takes to notice."),
+            third("In LAST_ACK", "last_ack")
+                .about("From this side's FIN, after the peer's, until it is acknowledged: a round trip, where all is well."),
+            Panel::lines("99 of 100 leave within", DURATION.quantile(0.99, &["state"]), "{{state}}")
+                .about("The 99th percentile of the time in each state, of those that left it.")
+                .unit(Seconds)
+                .size(24, 7),
         ],
     }
 }

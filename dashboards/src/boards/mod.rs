@@ -8,7 +8,10 @@ use crate::{
     board::Board,
     expr::Expr,
     metric::{Counter, Gauge},
-    panel::Colour::{self, Bad, Warning},
+    panel::{
+        Colour::{Bad, Warning},
+        Thresholds,
+    },
 };
 
 /// The boards, in the order in which one descends: all hosts, one host, the agent itself.
@@ -31,15 +34,25 @@ const PORTS: Gauge = Gauge::of("connstate_ephemeral_ports");
 const PORTS_USED: Gauge = Gauge::of("connstate_ephemeral_ports_used");
 
 /// Anything at all is worth a look.
-const ANY: &[(f64, Colour)] = &[(1.0, Warning)];
+const ANY: Thresholds = &[(1.0, Warning)];
 /// Nothing of the kind may be.
-const NONE: &[(f64, Colour)] = &[(1.0, Bad)];
+const NONE: Thresholds = &[(1.0, Bad)];
 /// Parts of a limit, as the alerts judge them.
-const LIMIT: &[(f64, Colour)] = &[(0.8, Warning), (1.0, Bad)];
-/// Parts of `tcp_max_orphans`: kills begin at a quarter of it (`tcp_check_oom`).
-const ORPHAN_LIMIT: &[(f64, Colour)] = &[(0.2, Warning), (0.25, Bad)];
+const LIMIT: Thresholds = &[(0.8, Warning), (1.0, Bad)];
+/// The part of `tcp_max_orphans` at which kills can begin: `tcp_check_oom` counts an orphan up to
+/// four times, the more the worse it behaves.
+const KILLS_BEGIN: f64 = 0.25;
+/// Parts of `tcp_max_orphans`, as the alerts judge them.
+const ORPHAN_LIMIT: Thresholds = &[(0.8 * KILLS_BEGIN, Warning), (KILLS_BEGIN, Bad)];
 /// Parts of all segments sent.
-const RETRANSMITTED: &[(f64, Colour)] = &[(0.02, Warning), (0.05, Bad)];
+const RETRANSMITTED: Thresholds = &[(0.02, Warning), (0.05, Bad)];
+
+/// What could be told apart: beyond 100 namespaces, or ranges of ports, the others' values are one
+/// sum under `_other`, limits included, and such a sum is near no limit of any.
+const TOLD_APART: &str = r#"netns!="_other""#;
+
+/// What tells a network namespace from all others.
+const NAMESPACE: [&str; 3] = ["job", "instance", "netns"];
 
 /// Orphans, as a part of their limit.
 fn orphans_part() -> Expr {
@@ -48,15 +61,16 @@ fn orphans_part() -> Expr {
 
 /// Timewait minisockets, as a part of their limit, in each network namespace.
 fn time_wait_part() -> Expr {
-    TIME_WAIT.now("").part_of(&TIME_WAIT_LIMIT.now(""))
+    TIME_WAIT
+        .now(TOLD_APART)
+        .part_of(&TIME_WAIT_LIMIT.now(TOLD_APART))
 }
 
 /// Ephemeral ports in use toward each destination, as a part of those there are.
 fn ports_part() -> Expr {
-    let own = r#"netns!="_other""#;
     PORTS_USED
-        .now(own)
-        .parts_of(&["job", "instance", "netns"], &PORTS.now(own))
+        .now(TOLD_APART)
+        .parts_of(&NAMESPACE, &PORTS.now(TOLD_APART))
 }
 
 /// Segments sent again, as a part of all sent, by these labels.

@@ -2,14 +2,15 @@
 
 use super::NONE;
 use crate::{
-    board::{Board, Row, Variable},
+    board::{Board, Row},
     expr::Expr,
     metric::{Counter, Gauge, Histogram},
     panel::{
-        Colour::{self, Bad, Warning},
-        Panel,
+        Colour::{Bad, Warning},
+        Panel, Thresholds,
         Unit::{Bytes, Part, PerSecond, Seconds},
     },
+    variable::Variable,
 };
 
 const ATTACHED: Gauge = Gauge::of("connstate_bpf_program_attached");
@@ -20,6 +21,7 @@ const RUNS: Counter = Counter::of("connstate_bpf_program_runs_total");
 const RUN_SECONDS: Counter = Counter::of("connstate_bpf_program_run_seconds_total");
 const CENSUS_DURATION: Histogram = Histogram::of("connstate_census_duration_seconds");
 const CENSUS_TIME: Gauge = Gauge::of("connstate_census_last_completion_timestamp_seconds");
+const CENSUS_INTERVAL: Gauge = Gauge::of("connstate_census_interval_seconds");
 const UNREACHED: Gauge = Gauge::of("connstate_census_unreached_namespaces");
 const UNTOLD: Gauge = Gauge::of("connstate_census_untold_sockets");
 const REFUSED: Counter = Counter::of("connstate_http_refused_total");
@@ -34,10 +36,12 @@ const RESIDENT_BYTES: Gauge = Gauge::process(4);
 const START_TIME: Gauge = Gauge::process(5);
 const THREADS: Gauge = Gauge::process(6);
 
-/// Seconds since the last census: the agent stretches its intervals to 30 s at most, the alert
-/// waits for 120.
-const AGE: &[(f64, Colour)] = &[(30.0, Warning), (120.0, Bad)];
-const FULL: &[(f64, Colour)] = &[(0.8, Warning), (0.95, Bad)];
+/// Seconds since the last census: the agent stretches its intervals to 30 s at most, and the alert
+/// waits for twice the interval and a minute.
+const AGE: Thresholds = &[(30.0, Warning), (120.0, Bad)];
+const FULL: Thresholds = &[(0.8, Warning), (0.95, Bad)];
+/// Losses a second: one in the five minutes that the alert looks back.
+const LOSSES: Thresholds = &[(0.003, Bad)];
 
 pub(super) fn board() -> Board {
     Board {
@@ -91,8 +95,9 @@ fn losses() -> Row {
                 .unit(PerSecond)
                 .size(6, 8),
             Panel::lines("Losses", LOST.rate("").sum_by(&["reason"]), "{{reason}}")
-                .about("ring_full: more came than the agent took; state_full: more sockets than --socket-capacity; malformed: not understood; slow_listener: too fast for who listened.")
+                .about("ring_full: more came than the agent took; state_full: more sockets than --socket-capacity; malformed: not understood; slow_listener: too fast for who listened, and lost to that one alone.")
                 .unit(PerSecond)
+                .thresholds(LOSSES)
                 .size(6, 8),
             Panel::lines("Skipped runs", MISSES.rate("").sum_by(&["program"]), "{{program}}")
                 .about("Runs that the kernel skipped because the program was running on that CPU already.")
@@ -112,14 +117,21 @@ fn census() -> Row {
         panels: vec![
             Panel::lines("99 of 100 take", CENSUS_DURATION.quantile(0.99, &["kind"]), "{{kind}}")
                 .about("How long the passes of a census take.")
-                .unit(Seconds),
+                .unit(Seconds)
+                .size(6, 8),
+            Panel::lines("From one to the next", CENSUS_INTERVAL.now("").max_by(&["instance"]), "{{instance}}")
+                .about("--census-interval, or longer: all censuses together take at most 1 % of a core.")
+                .unit(Seconds)
+                .size(6, 8),
             Panel::lines("Age of the gauges", CENSUS_TIME.now("").age().max_by(&["instance", "kind"]), "{{instance}} {{kind}}")
                 .about("known: full sockets, limits, findings; full: what minisockets by state, requests and ephemeral ports rest on.")
                 .unit(Seconds)
-                .thresholds(AGE),
+                .thresholds(AGE)
+                .size(6, 8),
             Panel::dial("Room for sockets", ENTRIES.now("").part_of(&CAPACITY.now("")).max_by(&["instance"]).top(8), "{{instance}}")
                 .about("The part of --socket-capacity in use: sockets that the kernel programs remember between two transitions.")
-                .thresholds(FULL),
+                .thresholds(FULL)
+                .size(6, 8),
         ],
     }
 }

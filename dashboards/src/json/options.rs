@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::panel::{Colour, Kind, Panel, Unit};
+use crate::{
+    board::Board,
+    panel::{Colour, Kind, Panel, Query, Thresholds, Unit},
+    variable::Variable,
+};
 
 /// The panel type of a kind, as Grafana calls it.
 pub(super) fn plugin(kind: Kind) -> &'static str {
@@ -16,11 +20,11 @@ pub(super) fn plugin(kind: Kind) -> &'static str {
 }
 
 /// How its values are read: unit, bounds, colours.
-pub(super) fn field_config(panel: &Panel) -> Value {
+pub(super) fn field_config(board: &Board, panel: &Panel) -> Value {
     let mut defaults = json!({
         "unit": unit(panel.unit),
         "min": 0,
-        "thresholds": {"mode": "absolute", "steps": steps(panel.thresholds)},
+        "thresholds": {"mode": "absolute", "steps": steps(panel.thresholds, "green")},
         "color": {"mode": colour_mode(panel.kind)},
         "custom": custom(panel),
     });
@@ -28,7 +32,15 @@ pub(super) fn field_config(panel: &Panel) -> Value {
     match panel.kind {
         Kind::Dial => defaults["max"] = json!(1),
         Kind::Table => {
-            overrides.push(by_name("instance", "links", &json!([to_host()])));
+            if !board.variables.contains(&Variable::Instance) {
+                let links = property("links", &json!([to_host(board)]));
+                overrides.push(by_name("instance", &[links]));
+            }
+            let judged = panel
+                .queries
+                .iter()
+                .filter(|query| !query.thresholds.is_empty());
+            overrides.extend(judged.map(coloured));
         }
         Kind::Lines | Kind::Stack | Kind::Number | Kind::Heat => {}
     }
@@ -53,33 +65,60 @@ fn colour_mode(kind: Kind) -> &'static str {
     }
 }
 
-fn steps(thresholds: &[(f64, Colour)]) -> Value {
+fn steps(thresholds: Thresholds, good: &str) -> Value {
     let colour = |colour| match colour {
-        Colour::Good => "green",
+        Colour::Good => good,
         Colour::Warning => "orange",
         Colour::Bad => "red",
     };
-    let first = json!({"value": null, "color": colour(Colour::Good)});
-    let others = thresholds
-        .iter()
-        .map(|(from, to)| json!({"value": from, "color": colour(*to)}));
-    std::iter::once(first).chain(others).collect()
+    let mut steps = Vec::new();
+    if thresholds.first().is_none_or(|(from, _)| from.is_finite()) {
+        steps.push(json!({"value": null, "color": good}));
+    }
+    // Grafana writes null for minus infinity, as JSON has none.
+    let others = thresholds.iter().map(|(from, to)| {
+        let from = from.is_finite().then_some(from);
+        json!({"value": from, "color": colour(*to)})
+    });
+    steps.extend(others);
+    Value::from(steps)
 }
 
-/// The link from a host's name to its board.
-fn to_host() -> Value {
-    json!({
-        "title": "This host",
-        "url": "/d/connstate-host?var-datasource=${datasource}&var-instance=${__value.raw}&${__url_time_range}",
-        "targetBlank": false,
-    })
+/// The link from a host's name to its board, with all else that was chosen, as the links between
+/// boards do it. `queryparam` makes a whole `var-job=…` of a variable, or one for each of its values.
+fn to_host(board: &Board) -> Value {
+    let variables = board.variables.iter().copied();
+    let kept = variables.filter(|variable| *variable != Variable::Instances);
+    let mut parameters = vec!["${datasource:queryparam}".to_owned()];
+    parameters.extend(kept.map(|variable| format!("${{{}:queryparam}}", variable.name())));
+    parameters.push("var-instance=${__value.raw}&${__url_time_range}".to_owned());
+    let url = format!("/d/connstate-host?{}", parameters.join("&"));
+    json!({"title": "This host", "url": url, "targetBlank": false})
 }
 
-fn by_name(field: &str, property: &str, value: &Value) -> Value {
+/// The cells of a query's column, coloured where they are not as they should be.
+fn coloured(query: &Query) -> Value {
+    let steps = steps(query.thresholds, "transparent");
+    let cell = json!({"type": "color-background", "mode": "basic"});
+    by_name(
+        query.legend,
+        &[
+            property("thresholds", &json!({"mode": "absolute", "steps": steps})),
+            property("color", &json!({"mode": "thresholds"})),
+            property("custom.cellOptions", &cell),
+        ],
+    )
+}
+
+fn by_name(field: &str, properties: &[Value]) -> Value {
     json!({
         "matcher": {"id": "byName", "options": field},
-        "properties": [{"id": property, "value": value}],
+        "properties": properties,
     })
+}
+
+fn property(id: &str, value: &Value) -> Value {
+    json!({"id": id, "value": value})
 }
 
 /// What the kind of panel alone knows.
@@ -135,7 +174,12 @@ pub(super) fn options(panel: &Panel) -> Value {
             "percentChangeColorMode": "standard",
             "reduceOptions": last,
             "showPercentChange": false,
-            "textMode": "value",
+            // Several have names, by which they are told apart.
+            "textMode": if panel.queries.iter().all(|query| query.legend.is_empty()) {
+                "value"
+            } else {
+                "value_and_name"
+            },
             "wideLayout": true,
         }),
         Kind::Dial => json!({
@@ -153,7 +197,7 @@ pub(super) fn options(panel: &Panel) -> Value {
             "showThresholdMarkers": true,
             "sizing": "auto",
         }),
-        Kind::Heat => heat(),
+        Kind::Heat => heat(panel),
         Kind::Table => json!({
             "cellHeight": "sm",
             "frameIndex": 0,
@@ -166,10 +210,12 @@ pub(super) fn options(panel: &Panel) -> Value {
     }
 }
 
-fn heat() -> Value {
+fn heat(panel: &Panel) -> Value {
     json!({
         "calculate": false,
         "cellGap": 1,
+        // The panel's unit is that of its buckets; a cell is how many fell into one.
+        "cellValues": {"unit": unit(Unit::Count)},
         "color": {
             "mode": "scheme",
             "scheme": "Oranges",
@@ -186,6 +232,6 @@ fn heat() -> Value {
         "rowsFrame": {"layout": "auto"},
         "showValue": "never",
         "tooltip": {"mode": "single", "yHistogram": true, "showColorScale": true},
-        "yAxis": {"axisPlacement": "left", "unit": "s"},
+        "yAxis": {"axisPlacement": "left", "unit": unit(panel.unit)},
     })
 }

@@ -30,6 +30,12 @@ type Query = {
 
 type Link = { title: string; url: string; targetBlank: boolean };
 
+type Property<Custom> =
+  | { id: 'links'; value: Link[] }
+  | { id: 'thresholds'; value: NonNullable<Plain<FieldConfig>['thresholds']> }
+  | { id: 'color'; value: NonNullable<Plain<FieldConfig>['color']> }
+  | (Custom extends { cellOptions: infer Cell } ? { id: 'custom.cellOptions'; value: Cell } : never);
+
 type Kind<Type extends string, Options, Custom> =
   Omit<Plain<Panel>, 'type' | 'options' | 'fieldConfig' | 'targets'> & {
     type: Type;
@@ -39,7 +45,7 @@ type Kind<Type extends string, Options, Custom> =
       defaults: Omit<Plain<FieldConfig>, 'custom'> & { custom: Plain<Custom> };
       overrides: {
         matcher: { id: 'byName'; options: string };
-        properties: { id: 'links'; value: Link[] }[];
+        properties: Property<Plain<Custom>>[];
       }[];
     };
   };

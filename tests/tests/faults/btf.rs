@@ -14,11 +14,10 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use tests::{
     daemon::{RUN, binary, output},
     random::Random,
+    types::{KERNELS, name},
 };
 
 use super::verdict;
-
-const KERNELS: &str = "/sys/kernel/btf/vmlinux";
 
 /// The longest that a look at a file may take, on a busy machine: it is a third of a second.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -145,19 +144,6 @@ fn flip(mut bytes: Vec<u8>, places: &[u64]) -> Result<BTreeMap<i32, u32>> {
         bytes[byte] ^= bit;
     }
     Ok(codes)
-}
-
-/// Where the name stands among the strings, between the ends of two; the header tells where these
-/// begin (`struct btf_header`).
-fn name(bytes: &[u8], name: &str) -> Option<usize> {
-    let word = |at: usize| {
-        let word = bytes.get(at..)?.first_chunk()?;
-        usize::try_from(u32::from_ne_bytes(*word)).ok()
-    };
-    let strings = word(4)? + word(16)?;
-    let whole = [&b"\0"[..], name.as_bytes(), b"\0"].concat();
-    let mut windows = bytes.get(strings..)?.windows(whole.len());
-    Some(strings + windows.position(|window| window == whole)? + 1)
 }
 
 /// Every field that the programs read, one after the other, is called something else: one that is

@@ -22,7 +22,7 @@ use tests::{
     holder::{Holder, Plan, Role},
     link::{Link, lose},
     netns::{Inhabitant, Netns},
-    place::{Connections, Family, Place, own_descriptors},
+    place::{Connections, Family, Place, own_descriptors, reset},
     wait::{all_in, clients_in, servers_in},
 };
 
@@ -39,13 +39,15 @@ pub(crate) const HALF_CLOSED: usize = DRAINED + NOT_ACCEPTED + LAST_ACKS;
 /// Ephemeral ports there are, and are in use toward one destination; of those in TIME_WAIT.
 pub(crate) const PORTS: usize = 100;
 pub(crate) const PORTS_USED: usize = 30;
-const PORTS_WAITING: usize = 20;
+pub(crate) const PORTS_WAITING: usize = 20;
 /// Timewait minisockets allowed where more connections than that are closed.
 pub(crate) const BUCKETS: usize = 10;
 /// Connections a second, in each of the two namespaces where some are made.
 pub(crate) const PACE: f64 = 20.0;
-/// How long the end that closes last takes.
-pub(crate) const CLOSE_WAIT: Duration = Duration::from_millis(5);
+/// How long each of these is established, and how long the end that closes last takes for it: both
+/// well within a bucket of the histogram, between 3 and 10 ms, and between 10 and 30.
+pub(crate) const ESTABLISHED: Duration = Duration::from_millis(5);
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_millis(15);
 
 /// The whole; its sockets last as long as it does.
 pub(crate) struct Lab {
@@ -60,10 +62,14 @@ pub(crate) struct Lab {
     pub(crate) crowded: Place,
     /// Where few minisockets are allowed.
     pub(crate) tight: Netns,
+    /// Where as many connections are made, and nothing limits them.
+    pub(crate) busy: Netns,
     pub(crate) leaks: Netns,
+    /// When the first of those closed whose peers are gone.
+    pub(crate) stalled: Instant,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
-    connections: Option<Connections>,
+    connections: Option<(Instant, Connections)>,
     _held: Held,
     /// Left after its processes.
     _unit: OwnUnit,
@@ -74,6 +80,8 @@ pub(crate) struct Leak {
     pub(crate) holder: Holder,
     pub(crate) workload: String,
     pub(crate) port: u16,
+    /// When the first of its peers closed.
+    pub(crate) since: Instant,
     /// Removed after the process in it.
     _cgroup: Cgroup,
     _peers: Vec<Socket>,
@@ -104,11 +112,14 @@ impl Lab {
         ports.sysctl("tcp_tw_reuse", "0")?;
         tight.sysctl("tcp_max_tw_buckets", &BUCKETS.to_string())?;
         let link = Link::new()?;
+        // Who has closed is sent to in vain for longer than anybody looks.
+        link.client.sysctl("tcp_orphan_retries", "15")?;
         let mut inhabitants = Vec::new();
         for netns in [&ports, &busy, &tight, &link.client, &link.server] {
             inhabitants.push(netns.inhabit()?);
         }
         // Before there are threads with descriptors of their own, which would hold what is closed.
+        let stalled = Instant::now();
         let (streams, listener) = stall(&link)?;
         let over = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
@@ -123,7 +134,9 @@ impl Lab {
             ports,
             crowded: Place::new(Family::V4),
             tight,
+            busy,
             leaks,
+            stalled,
             over,
             threads,
             connections: None,
@@ -136,16 +149,26 @@ impl Lab {
         }))
     }
 
-    /// Uses some of few ports, most of them in TIME_WAIT, for a minute.
+    /// Uses some of few ports, most of them in TIME_WAIT, which lasts for a minute; then anew.
     pub(crate) fn crowd(&mut self) -> Result<()> {
+        const TIME_WAIT: Duration = Duration::from_secs(65);
+        if let Some((since, _)) = &self.connections
+            && since.elapsed() < TIME_WAIT
+        {
+            return Ok(());
+        }
+        if let Some((_, last)) = self.connections.take() {
+            reset(last.clients)?;
+        }
         let place = self.crowded;
-        self.connections = Some(self.ports.run(|| {
+        let connections = self.ports.run(|| {
             let mut connections = place.connections(PORTS_USED)?;
             drop(connections.clients.drain(..PORTS_WAITING));
             drop(connections.servers.drain(..PORTS_WAITING));
             clients_in(place.port, "time-wait", PORTS_WAITING)?;
             Ok(connections)
-        })?);
+        })?;
+        self.connections = Some((Instant::now(), connections));
         Ok(())
     }
 
@@ -206,6 +229,7 @@ impl Leak {
         let mut holder = Holder::start(env!("CARGO_BIN_EXE_holder"), netns, &cgroup, &plan)?;
         holder.go_on()?;
         holder.says("listening")?;
+        let since = Instant::now();
         let peers = netns.run(|| {
             let peers = (0..count).map(|_| place.connect());
             let peers = peers.collect::<Result<Vec<_>>>()?;
@@ -220,6 +244,7 @@ impl Leak {
             holder,
             workload,
             port: place.port,
+            since,
             _cgroup: cgroup,
             _peers: peers,
         }))
@@ -239,6 +264,7 @@ fn churn(netns: &Netns, over: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>
     steadily(netns, over, move || {
         let client = place.connect()?;
         let (server, _) = listener.accept()?;
+        thread::sleep(ESTABLISHED);
         drop(client);
         thread::sleep(CLOSE_WAIT);
         drop(server);

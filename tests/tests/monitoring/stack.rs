@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,9 +22,15 @@ use tests::{
 pub(crate) const AGENT: &str = "127.0.0.1:10735";
 const ALERTMANAGER: &str = "127.0.0.1:9093";
 
+/// Whom Prometheus scrapes: agents, as the shipped configuration calls them, and something else.
+pub(crate) const JOB: &str = "connstate";
+pub(crate) const OTHER_JOB: &str = "alertmanager";
+
 /// All of them.
 pub(crate) struct Stack {
     pub(crate) agent: Daemon,
+    /// When the agent was.
+    pub(crate) started: Instant,
     pub(crate) prometheus: Prometheus,
     pub(crate) alertmanager: Alertmanager,
     pub(crate) webhook: Webhook,
@@ -32,7 +39,9 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// Starts them in this thread's network namespace. The shipped configuration is used as it is
-    /// but for its durations, which are in minutes; `targets` are scraped beside the agent.
+    /// but for its durations, which are in minutes, and for all rules being loaded, those for
+    /// Kubernetes too; `targets` are scraped beside the agent, and Alertmanager as another job, whose
+    /// series are nothing that a board should show.
     pub(crate) fn start(targets: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut command = Command::new(binary()?);
@@ -47,6 +56,7 @@ impl Stack {
         command
             .arg("--api-socket")
             .arg(folder.path().join("api.sock"));
+        let started = Instant::now();
         let agent = Daemon::spawn(&mut command)?;
         ensure!(
             agent.address() == AGENT.parse::<SocketAddr>()?,
@@ -69,25 +79,56 @@ impl Stack {
             );
         let alertmanager =
             Alertmanager::start(folder.path(), &configuration, ALERTMANAGER.parse()?)?;
+        let mut configuration = shipped("prometheus/prometheus.yml")?;
         fs::create_dir(folder.path().join("rules"))?;
-        let rules = quick(&shipped("prometheus/rules/connstate.yml")?);
-        fs::write(folder.path().join("rules/connstate.yml"), rules)?;
+        for name in rules()? {
+            let file = format!("rules/{name}");
+            fs::write(
+                folder.path().join(&file),
+                quick(&shipped(&format!("prometheus/{file}"))?),
+            )?;
+            // What not everybody needs stands in a comment.
+            configuration = configuration.replace(&format!("# - {file}"), &format!("- {file}"));
+            ensure!(
+                configuration.contains(&format!("\n  - {file}\n")),
+                "{configuration}"
+            );
+        }
         let agent_alone = format!("\"{AGENT}\"");
         let mut all = vec![agent_alone.clone()];
         all.extend(targets.iter().map(|target| format!("\"{target}\"")));
-        let configuration = shipped("prometheus/prometheus.yml")?;
         ensure!(configuration.contains(&agent_alone) && configuration.contains(ALERTMANAGER));
-        let configuration = quick(&configuration).replace(&agent_alone, &all.join(","));
+        let configuration = quick(&configuration).replace(&agent_alone, &all.join(","))
+            + &format!(
+                "  - job_name: {OTHER_JOB}\n    static_configs:\n      - targets: [\"{ALERTMANAGER}\"]\n"
+            );
         let mut prometheus = Prometheus::start(folder.path(), &configuration)?;
-        prometheus.wait("sum%28up%29", |up| up > 0.5)?;
+        for job in [JOB, OTHER_JOB] {
+            prometheus.wait(&format!("max%28up%7Bjob=%22{job}%22%7D%29"), |up| up > 0.5)?;
+        }
         Ok(Self {
             agent,
+            started,
             prometheus,
             alertmanager,
             webhook,
             _folder: folder,
         })
     }
+}
+
+/// The names of all files of rules, without those that test them.
+pub(crate) fn rules() -> Result<Vec<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus/rules");
+    let mut names = Vec::new();
+    for file in fs::read_dir(folder)? {
+        let name = file?.file_name().to_string_lossy().into_owned();
+        let of_rules = name.strip_suffix(".yml");
+        if of_rules.is_some_and(|stem| !stem.ends_with("_test")) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// A file of deploy/.
