@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use tests::{alertmanager::Alertmanager, wait::until};
 
-use super::files::{replace, root, run, values};
+use super::files::{replace, root, rule_files, run, values};
 
 const ALERTMANAGER: &str = "alertmanager.yml";
 
@@ -20,9 +20,12 @@ fn every_alert_has_a_receiver() -> Result<()> {
         let arguments = [&["config", "routes", "test", &file, &receiver], labels].concat();
         run("amtool", &folder, &arguments)
     };
-    let rules = fs::read_to_string(root().join("deploy/prometheus/rules/connstate.yml"))?;
+    let mut rules = String::new();
+    for file in rule_files()?.keys() {
+        rules += &fs::read_to_string(root().join("deploy/prometheus/rules").join(file))?;
+    }
     let (alerts, severities) = (values(&rules, "alert:"), values(&rules, "severity:"));
-    ensure!(alerts.len() == severities.len() && alerts.len() >= 15);
+    ensure!(alerts.len() == severities.len() && alerts.len() >= 16);
     for (alert, severity) in alerts.iter().zip(&severities) {
         let labels = [format!("alertname={alert}"), format!("severity={severity}")];
         let labels = labels.each_ref().map(String::as_str);
