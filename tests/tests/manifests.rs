@@ -109,6 +109,53 @@ fn the_chart_refuses_what_it_does_not_know() -> Result<()> {
     Ok(())
 }
 
+/// As values.yaml and the chart's README say: Helm merges what is given with what stands there.
+#[test]
+fn null_leaves_a_profile_out_and_nothing_else_does() -> Result<()> {
+    for field in ["seccompProfile", "appArmorProfile", "seLinuxOptions"] {
+        let context = |given: Value| {
+            let documents = helm(&json!({ field: given }))?;
+            let daemonset = rendered::one(&documents, "DaemonSet")?;
+            anyhow::Ok(agent(daemonset)?["securityContext"].clone())
+        };
+        let (empty, null) = (context(json!({}))?, context(Value::Null)?);
+        ensure!(
+            empty
+                .get(field)
+                .is_some_and(|default| default["type"].is_string())
+        );
+        ensure!(null.get(field).is_none(), "{null:#}");
+        let others = |context: &Value| context.as_object().map(serde_json::Map::len);
+        ensure!(others(&empty) == others(&null).map(|others| others + 1));
+    }
+    Ok(())
+}
+
+/// As deploy/kubernetes/README.md has it: a directory of one's own beside a copy.
+#[test]
+fn a_directory_beside_a_copy_names_its_own_image() -> Result<()> {
+    let page = fs::read_to_string(root().join("deploy/kubernetes/README.md"))?;
+    let lines = page
+        .lines()
+        .skip_while(|line| !line.ends_with(": kustomize.config.k8s.io/v1beta1"));
+    let lines = lines.map_while(|line| line.strip_prefix("    "));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir()?;
+    let mut copy = Command::new("cp");
+    copy.arg("--recursive")
+        .arg(root().join("deploy/kubernetes"));
+    rendered::said(copy.arg(folder.path().join("kubernetes")))?;
+    let own = folder.path().join("own");
+    fs::create_dir(&own)?;
+    fs::write(own.join("kustomization.yaml"), text)?;
+    // An absolute path takes the place of the directory that it is joined to.
+    let documents = kustomize(own.to_str().context("no text")?)?;
+    let image = &agent(rendered::one(&documents, "DaemonSet")?)?["image"];
+    let wanted = format!("REGISTRY/connstate-agent:{}", env!("CARGO_PKG_VERSION"));
+    ensure!(*image == wanted, "{image}");
+    Ok(())
+}
+
 #[test]
 fn kubernetes_takes_every_document() -> Result<()> {
     let versions = schemas::versions()?;

@@ -7,6 +7,7 @@
 
 use std::{fmt::Write as _, fs, net::TcpStream, process::Command};
 
+use agent_ebpf::programs::PROGRAMS;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -267,6 +268,30 @@ fn without_one_of_two_the_other_namespaces_are_missing() -> Result<()> {
         if without == "sys_admin" {
             ensure!(after.value(unreached)? >= 1.0);
         }
+    }
+    Ok(())
+}
+
+/// As deploy/kubernetes/README.md says of these two: CAP_SYS_ADMIN contains each.
+#[test]
+fn without_one_of_the_other_two_every_program_runs() -> Result<()> {
+    let pod = Pod::of("base")?;
+    let start = |without: &[&str]| {
+        let mut capabilities = pod.capabilities()?;
+        capabilities.retain(|name| !without.contains(&name.as_str()));
+        pod.start(&capabilities, &[])
+    };
+    for without in ["bpf", "perfmon"] {
+        let running = start(&[without])?;
+        let scrape = running.daemon.scrape()?;
+        for program in PROGRAMS {
+            let series = format!(
+                "connstate_bpf_program_attached{{program=\"{}\"}}",
+                program.name
+            );
+            ensure!(scrape.value(&series)? > 0.0, "{series} without {without}");
+        }
+        ensure!(start(&[without, "sys_admin"]).is_err(), "{without}");
     }
     Ok(())
 }
