@@ -21,7 +21,7 @@ use rustix::{
     io::Errno,
 };
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     census::{self, Census, Taker},
@@ -30,7 +30,7 @@ use crate::{
     decode::{Event, decode},
     feed::{Announcer, Feed, Missing, Told},
     kernel::{Kernel, LoadError, ProcessNames, missed},
-    logging::{Complaint, KernelLog},
+    logging::{Complaint, KernelLog, Loss},
     model::{Model, Served},
     stream,
     view::View,
@@ -74,6 +74,9 @@ struct Turns {
     views: watch::Sender<Option<Arc<View>>>,
     /// The counters could not be read.
     unread: Complaint,
+    /// Records that found the ring full, and sockets that found no room in the table.
+    records: Loss,
+    sockets: Loss,
 }
 
 /// What the engine shares with those who read.
@@ -161,13 +164,20 @@ impl Engine {
             refusals,
             views,
             unread: Complaint::default(),
+            records: Loss::default(),
+            sockets: Loss::default(),
         };
+        let (given_up, has_given_up) = sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || {
                 give_up(Role::Engine);
+                // Fails only where nobody waits any more.
+                let _nobody = given_up.send(());
                 turns.run();
             })?;
+        // Nobody is listened to before. Fails only where the thread has ended, which is told.
+        let _ended = has_given_up.recv();
         let taker = reader
             .map(|reader| Taker::start(reader, census, sender))
             .transpose()?;
@@ -277,6 +287,20 @@ impl Turns {
         let Some(counters) = self.unread.about(counters, "the counters stand still") else {
             return;
         };
+        if let Some(lost) = self.records.to_tell(now, counters.lost_ring_full) {
+            warn!(
+                lost,
+                "records are lost: the ring buffer was full (a larger --ring-bytes, more CPU, or \
+                 fewer who listen to events)"
+            );
+        }
+        if let Some(lost) = self.sockets.to_tell(now, counters.lost_state_full) {
+            warn!(
+                lost,
+                "sockets find no room in the table, and their times are not known (a larger \
+                 --socket-capacity)"
+            );
+        }
         let programs = self.kernel.programs();
         self.listening.announcer.miss(Missing {
             ring_full: counters.lost_ring_full,

@@ -1,6 +1,6 @@
 //! Where logs go.
 
-use std::{fmt::Write as _, io::IsTerminal as _};
+use std::{fmt::Write as _, io::IsTerminal as _, time::Duration};
 
 use clap::ValueEnum;
 use tracing::{Level, debug, enabled, error, info, level_filters::LevelFilter};
@@ -95,6 +95,31 @@ impl Complaint {
     }
 }
 
+/// Something that is lost time after time: it is told once, and again after a quiet minute.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Loss {
+    known: u64,
+    last: Option<Duration>,
+}
+
+impl Loss {
+    /// How long nothing must have been lost for the next loss to be told.
+    const QUIET: Duration = Duration::from_mins(1);
+
+    /// What is to be told of a count that never falls: by how much it has grown, where it had not
+    /// for long.
+    pub fn to_tell(&mut self, now: Duration, count: u64) -> Option<u64> {
+        let growth = count.saturating_sub(self.known);
+        if growth == 0 {
+            return None;
+        }
+        self.known = count;
+        let last = self.last.replace(now);
+        last.is_none_or(|last| now.saturating_sub(last) >= Self::QUIET)
+            .then_some(growth)
+    }
+}
+
 /// An error with all its causes, on one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -106,4 +131,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_told_once_until_a_quiet_minute_has_passed() {
+        let mut loss = Loss::default();
+        let mut told = |second, count| loss.to_tell(Duration::from_secs(second), count);
+        assert_eq!(told(1, 0), None);
+        assert_eq!(told(2, 5), Some(5));
+        assert_eq!(told(3, 9), None);
+        assert_eq!(told(50, 10), None);
+        assert_eq!(told(100, 10), None);
+        assert_eq!(told(109, 11), None, "it is 59 seconds since the last");
+        assert_eq!(told(169, 14), Some(3));
+    }
 }

@@ -28,7 +28,7 @@ use crate::{
     engine::{Engine, Outside},
     feed::Feed,
     http,
-    kernel::{FEATURES, Host, Kernel, Options, PIDS_UNSEEN, Verdict},
+    kernel::{FEATURES, FieldReport, Host, Kernel, Options, PIDS_UNSEEN, Verdict},
     logging::chain,
     model::{Model, Setup},
     series::Bounds,
@@ -43,6 +43,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// and each connection one.
 const DESCRIPTORS: u64 = 64;
 
+/// The fewest bytes of address space: with less an allocation fails while the programs are loaded,
+/// which no program survives.
+const ADDRESSES: u64 = 64 << 20;
+
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
@@ -53,6 +57,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     forbid_new()?;
     // Before anything takes one: the programs and maps alone take some forty.
     raise_descriptors()?;
+    require_addresses(getrlimit(Resource::As).current)?;
     let config = args.web_config.as_deref().map(Live::open).transpose()?;
     // Bound before anything is loaded: a port in use is the likeliest mistake, and costs nothing.
     let listeners = args
@@ -72,6 +77,12 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     };
     let kernel = Kernel::load(&options)?;
     let attached = announce(&kernel);
+    for FieldReport { field, location } in kernel.fields() {
+        if !location.is_present() {
+            let name = format!("{}.{}", field.container, field.path);
+            warn!(field = name, lost = field.purpose, "missing");
+        }
+    }
     if let Ok(host) = Host::look(&options.btf_path) {
         // Of one namespace alone it takes no more than it needs to run.
         let rights = host.missing(Need::Optional);
@@ -181,6 +192,21 @@ fn raise_descriptors() -> Result<()> {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "the limit of descriptors stays as it is");
     }
+    Ok(())
+}
+
+/// Refuses to start where it would end while it starts.
+///
+/// # Errors
+///
+/// Where the limit is lower than what it takes.
+fn require_addresses(limit: Option<u64>) -> Result<()> {
+    let limit = limit.unwrap_or(u64::MAX);
+    ensure!(
+        limit >= ADDRESSES,
+        "the agent may take {limit} bytes of address space, and needs {ADDRESSES} to load its \
+         programs: raise the limit (LimitAS= of its unit, `ulimit -v` in a shell)"
+    );
     Ok(())
 }
 

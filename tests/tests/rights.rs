@@ -358,3 +358,15 @@ fn a_small_memlock_limit_does_no_harm() -> Result<()> {
     );
     Ok(())
 }
+
+/// With so little it would end in the middle of loading the programs, without a word of its own.
+#[test]
+fn too_little_address_space_is_refused() -> Result<()> {
+    let mut command = Command::new("prlimit");
+    command.arg("--as=60000000").arg(binary()?).args(RUN);
+    let ran = output(&mut command)?;
+    let errors = String::from_utf8(ran.stderr)?;
+    assert_eq!(ran.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("LimitAS="), "{errors}");
+    Ok(())
+}

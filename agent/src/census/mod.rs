@@ -27,7 +27,7 @@ use agent_ebpf::{
 };
 
 pub use self::{
-    namespaces::{Namespace, find, host},
+    namespaces::{Found, Namespace, find, host},
     owners::Owner,
     socket::{Age, Lingering, Listener, Timers},
     taker::{Options, Taker},
@@ -53,9 +53,9 @@ pub struct Census {
     pub full_completed: Duration,
     /// The sockets of each namespace.
     pub namespaces: Vec<NamespaceCensus>,
-    /// Namespaces that could not be entered or counted.
+    /// Namespaces that could not be entered or counted, and ways into those beyond 4096.
     pub unreached: usize,
-    /// Every namespace that was found, those not reached included.
+    /// Every namespace that was found, those not reached included, and those beyond 4096 not.
     pub present: Vec<u64>,
     /// The full sockets of each workload, by the cgroup they were made in.
     pub workloads: Vec<(Arc<Workload>, CgroupCounts)>,

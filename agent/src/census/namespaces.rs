@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_ebpf::maps::NAMESPACE_CAPACITY;
+
 /// A network namespace, and a file that leads into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
@@ -38,13 +40,39 @@ impl Namespace {
     }
 }
 
-/// Every network namespace that can be found, each once.
+/// The network namespaces that were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Each once, at most 4096: a user may make any number.
+    pub namespaces: Vec<Namespace>,
+    /// Ways into further ones.
+    pub beyond: usize,
+}
+
+/// Namespaces of processes by inode number, those of the first processes first.
+#[derive(Default)]
+struct Finding {
+    found: BTreeMap<u64, (PathBuf, Option<u32>)>,
+    beyond: usize,
+}
+
+impl Finding {
+    fn add(&mut self, inode: u64, path: PathBuf, pid: Option<u32>) {
+        if self.found.len() < NAMESPACE_CAPACITY {
+            self.found.entry(inode).or_insert((path, pid));
+        } else if !self.found.contains_key(&inode) {
+            self.beyond += 1;
+        }
+    }
+}
+
+/// The network namespaces of processes, and those that only a mount keeps.
 ///
 /// # Errors
 ///
 /// Where /proc cannot be read.
-pub fn find() -> io::Result<Vec<Namespace>> {
-    let mut found = BTreeMap::new();
+pub fn find() -> io::Result<Found> {
+    let mut found = Finding::default();
     for entry in fs::read_dir("/proc")?.flatten() {
         // `self` and `thread-self` lead elsewhere once this thread is.
         let Some(pid) = process(&entry.file_name()) else {
@@ -53,19 +81,22 @@ pub fn find() -> io::Result<Vec<Namespace>> {
         let path = entry.path().join("ns/net");
         // Nothing there: it has ended, or may not be looked at.
         if let Some(inode) = fs::read_link(&path).ok().as_deref().and_then(inode) {
-            found.entry(inode).or_insert((path, Some(pid)));
+            found.add(inode, path, Some(pid));
         }
     }
     // A mount's path is any bytes, and one that is no text must not hide all namespaces.
     let mounts = fs::read("/proc/self/mountinfo")?;
     let mounts = String::from_utf8_lossy(&mounts);
     for (inode, path) in mounts.lines().filter_map(mounted) {
-        found.entry(inode).or_insert((path, None));
+        found.add(inode, path, None);
     }
-    let namespaces = found.into_iter();
-    Ok(namespaces
-        .map(|(inode, (path, pid))| Namespace { inode, path, pid })
-        .collect())
+    let namespaces = found.found.into_iter();
+    Ok(Found {
+        namespaces: namespaces
+            .map(|(inode, (path, pid))| Namespace { inode, path, pid })
+            .collect(),
+        beyond: found.beyond,
+    })
 }
 
 /// Of a name in /proc.
@@ -126,9 +157,31 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_there_is_room_for_and_the_first_processes_come_first() {
+        let mut found = Finding::default();
+        let most = NAMESPACE_CAPACITY as u64;
+        for pid in 1..=most + 5 {
+            // A later process has a lower inode number, and the last ones one that is known.
+            let inode = (most + 10 - pid).max(most / 2);
+            found.add(inode, PathBuf::new(), u32::try_from(pid).ok());
+        }
+        assert!(found.found.len() <= NAMESPACE_CAPACITY);
+        assert_eq!(found.found[&(most + 9)].1, Some(1));
+        assert_eq!(found.beyond, 0);
+        for inode in 0..most {
+            found.add(inode, PathBuf::new(), None);
+        }
+        assert_eq!(found.found.len(), NAMESPACE_CAPACITY);
+        assert!(found.beyond > 0);
+        let beyond = found.beyond;
+        found.add(most + 9, PathBuf::new(), None);
+        assert_eq!(found.beyond, beyond, "it is among those that are known");
+    }
+
+    #[test]
     fn this_process_is_in_one() {
         let own = fs::metadata("/proc/self/ns/net").unwrap().st_ino();
-        let all = find().unwrap();
+        let all = find().unwrap().namespaces;
         let namespace = all.iter().find(|namespace| namespace.inode == own).unwrap();
         assert!(namespace.open().is_ok());
         let gone = Namespace {

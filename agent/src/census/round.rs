@@ -17,7 +17,7 @@ use rustix::{
 use tracing::{debug, warn};
 
 use super::{
-    Census, Connects, Lingering, Listener, Namespace, NamespaceCensus, Options, PortUse,
+    Census, Connects, Found, Lingering, Listener, Namespace, NamespaceCensus, Options, PortUse,
     connects::ConnectAges,
     find, host,
     memory::Memory,
@@ -31,11 +31,15 @@ use crate::{
     kernel::{CensusReadError, CensusReader, KnownPass, Pass},
     limits::{Limits, Sockstat, Sysctls},
     logging::chain,
+    workload::plain,
 };
 
 /// For how long the limits of a namespace are taken to be what they were, where reading them each
 /// time costs too much.
 const LIMITS_LAST: Duration = Duration::from_secs(20);
+
+/// Characters of a mount's path in the log.
+const PATH: usize = 200;
 
 /// Quick passes that break off in a row before no more are made.
 const QUICK_FAILURES: u32 = 3;
@@ -108,9 +112,15 @@ impl Rounds {
     /// A census of all namespaces; nothing where it was told to stop.
     pub(super) fn census(&mut self, stopped: &Receiver<()>) -> io::Result<Option<Census>> {
         let started = clock::monotonic();
-        let mut namespaces = find()?;
+        let Found {
+            mut namespaces,
+            mut beyond,
+        } = find()?;
         let only = u64::from(self.options.only_netns);
-        namespaces.retain(|namespace| only == 0 || only == namespace.inode);
+        if only != 0 {
+            namespaces.retain(|namespace| only == namespace.inode);
+            beyond = 0;
+        }
         let present: Vec<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
         self.fulls.retain(|inode, _| present.contains(inode));
         let mut plan = self.plan(started, &present);
@@ -135,6 +145,7 @@ impl Rounds {
             }
             plan = Plan::Full;
         };
+        census.unreached += beyond;
         self.name(&mut census);
         census.completed = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let fulls = self.fulls.values().map(|full| full.completed);
@@ -184,8 +195,10 @@ impl Rounds {
                 Ok(None) => debug!(inode, "a network namespace went before it was counted"),
                 Err(error) => {
                     if !self.unreached.contains(&inode) {
-                        let (path, error) = (namespace.path.display(), chain(&error));
-                        warn!(inode, %path, error, "a network namespace is not counted");
+                        // Of a mount its path is what somebody called it.
+                        let path = plain(&namespace.path.to_string_lossy(), PATH);
+                        let error = chain(&error);
+                        warn!(inode, path, error, "a network namespace is not counted");
                     }
                     unreached.insert(inode);
                 }

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     thread::JoinHandle,
     time::Duration,
 };
@@ -81,12 +81,17 @@ impl Taker {
     ) -> io::Result<Self> {
         let rounds = Rounds::new(reader, options);
         let (stop, stopped) = channel();
+        let (given_up, has_given_up) = sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("census".to_owned())
             .spawn(move || {
                 give_up(Role::Census);
+                // Fails only where nobody waits any more.
+                let _nobody = given_up.send(());
                 run(rounds, &censuses, &stopped);
             })?;
+        // Nobody is listened to before. Fails only where the thread has ended, which is told.
+        let _ended = has_given_up.recv();
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),

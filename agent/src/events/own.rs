@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use agent_ebpf::{record::StreamMode, stream::StreamSettings};
 use anyhow::Result;
-use tokio::time::{MissedTickBehavior, interval};
+use aya::maps::{MapData, RingBuf};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::{Count, line::Style, output::Output};
 use crate::{
@@ -25,6 +26,12 @@ const RECORDS: usize = 65_536;
 
 /// Bytes that are handed to the output at a time.
 const PIECE: usize = 256 * 1024;
+
+/// Records of a piece at most, each of which makes a line of less than 512 bytes.
+const RECORDS_OF_PIECE: usize = PIECE / 512;
+
+/// How long it goes on, once it is told to stop, to print what is in the ring already.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How often losses are looked for, in turns.
 const LOSSES_EVERY: u32 = 50;
@@ -55,6 +62,7 @@ pub(super) async fn print(
         names: kernel.process_names()?,
         counted: Count::default(),
         malformed: 0,
+        left: 0,
     };
     eprintln!("no agent runs: listening with programs of its own");
     let mut stop = std::pin::pin!(stop);
@@ -72,7 +80,12 @@ pub(super) async fn print(
         let Ok(has_room) = output.has_room() else {
             return teller.count(&kernel);
         };
-        if has_room {
+        if stopped {
+            teller.finish(&mut ring, output).await;
+            if teller.left > 0 {
+                eprintln!("{} events lost: they were not read in time", teller.left);
+            }
+        } else if has_room {
             let (now, boot) = (clock::monotonic(), clock::boot());
             let mut text = Vec::with_capacity(PIECE);
             let mut pieces = Vec::new();
@@ -92,11 +105,11 @@ pub(super) async fn print(
         if stopped || turn.is_multiple_of(LOSSES_EVERY) {
             let before = teller.counted;
             let count = teller.count(&kernel)?;
-            if count.lost > before.lost {
+            let lost = count.lost - before.lost - teller.left;
+            if lost > 0 {
                 eprintln!(
-                    "{} events lost: the ring buffer was full; make it larger with --ring-bytes, \
-                     or ask for less",
-                    count.lost - before.lost
+                    "{lost} events lost: the ring buffer was full; make it larger with \
+                     --ring-bytes, or ask for less"
                 );
             }
             if count.missed > before.missed {
@@ -121,6 +134,8 @@ struct Teller {
     counted: Count,
     /// Records that could not be decoded.
     malformed: u64,
+    /// Events that were in the ring at the end, and stayed there.
+    left: u64,
 }
 
 impl Teller {
@@ -140,9 +155,37 @@ impl Teller {
         self.counted.printed += 1;
     }
 
+    /// Prints what is in the ring, and counts what is not read in time.
+    async fn finish(&mut self, ring: &mut RingBuf<MapData>, output: &Output) {
+        let (now, boot) = (clock::monotonic(), clock::boot());
+        let until = Instant::now() + FAREWELL;
+        while Instant::now() < until
+            && let Ok(room) = timeout_at(until, output.room()).await
+        {
+            let Ok(room) = room else {
+                // To a reader that has gone nothing is lost.
+                return;
+            };
+            let mut text = Vec::with_capacity(PIECE);
+            let tell = |record: &[u8]| self.tell(record, now, boot, &mut text);
+            if stream::drain(ring, RECORDS_OF_PIECE, tell) == 0 {
+                return;
+            }
+            room.send(text);
+        }
+        let printed = self.counted.printed;
+        let mut unread = Vec::new();
+        stream::drain(ring, RECORDS, |record| {
+            self.tell(record, now, boot, &mut unread);
+            unread.clear();
+        });
+        self.left = self.counted.printed - printed;
+        self.counted.printed = printed;
+    }
+
     /// Brings the count of what was not told up to date.
     fn count(&mut self, kernel: &Kernel) -> Result<Count> {
-        self.counted.lost = kernel.counters()?.lost_ring_full + self.malformed;
+        self.counted.lost = kernel.counters()?.lost_ring_full + self.malformed + self.left;
         self.counted.missed = missed(&kernel.programs());
         Ok(self.counted)
     }

@@ -116,7 +116,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "connstate_census_unreached_namespaces",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Network namespaces whose sockets the last census could not count; the log names them.",
+        help: "Network namespaces whose sockets the last census could not count, which the log names, and ways into those beyond 4096.",
         samples: |view| {
             let census = view.census.iter();
             census
