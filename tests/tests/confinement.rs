@@ -1,12 +1,13 @@
 //! What the running agent can no longer do, and that it still does what it is for.
 
-use std::{collections::BTreeMap, fs};
+use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::{
-    daemon::Daemon,
-    http::number,
+    curl::curl,
+    daemon::{Daemon, RUN, binary},
+    http::{Scrape, number},
     netns::Netns,
     place::{Family, Place},
 };
@@ -19,10 +20,25 @@ const ENTERS_NAMESPACES: u64 = 1 << 19 | 1 << 21;
 /// `CAP_BPF`, which kernels below 5.19 want for every use of a map.
 const BPF: u64 = 1 << 39;
 
-/// Of each thread by its name: its capabilities, all sets together, and two other lines of its
-/// status.
-fn threads(pid: u32) -> Result<BTreeMap<String, (u64, String, String)>> {
-    let mut all = BTreeMap::new();
+/// A user's name and password, which a thread beside the one that serves compares.
+const USER: (&str, &str) = ("reader", "correct horse battery staple");
+
+/// Such a thread's name begins so (tokio's, for all that would block).
+const BLOCKING: &str = "tokio";
+
+/// A thread as its status shows it.
+#[derive(Debug)]
+struct Thread {
+    name: String,
+    /// All sets of capabilities together.
+    held: u64,
+    no_new_privileges: String,
+    seccomp: String,
+}
+
+/// Every one.
+fn threads(pid: u32) -> Result<Vec<Thread>> {
+    let mut all = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let task = task?.path();
         let name = fs::read_to_string(task.join("comm"))?.trim().to_owned();
@@ -36,7 +52,12 @@ fn threads(pid: u32) -> Result<BTreeMap<String, (u64, String, String)>> {
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
             held |= u64::from_str_radix(&value(set)?, 16)?;
         }
-        all.insert(name, (held, value("NoNewPrivs:")?, value("Seccomp:")?));
+        all.push(Thread {
+            name,
+            held,
+            no_new_privileges: value("NoNewPrivs:")?,
+            seccomp: value("Seccomp:")?,
+        });
     }
     Ok(all)
 }
@@ -47,16 +68,38 @@ fn only_the_census_keeps_rights_and_no_thread_keeps_all_calls() -> Result<()> {
     let _inhabitant = netns.inhabit()?;
     let place = Place::new(Family::V4);
     let _connections = netns.run(|| place.connections(CONNECTIONS))?;
-    let mut daemon = Daemon::start(&["--census-interval", "500ms"])?;
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("web.yml");
+    let (reader, password) = USER;
+    let hash = bcrypt::hash(password, 4)?;
+    fs::write(&config, format!("basic_auth_users:\n  {reader}: {hash}\n"))?;
+    let mut command = Command::new(binary()?);
+    command.args(RUN).args(["--census-interval", "500ms"]);
+    command.arg("--web.config.file").arg(&config);
+    let mut daemon = Daemon::launch(command.arg("--api-socket").arg(folder.path().join("api")))?;
+    daemon.wait("numbers for a user", |daemon| scrape(daemon).ok())?;
     let found = threads(daemon.pid())?;
     eprintln!("{found:x?}");
+    for name in ["engine", "census", BLOCKING] {
+        let mut names = found.iter().map(|thread| &thread.name);
+        ensure!(
+            names.any(|found| found.starts_with(name)),
+            "no {name}: {found:?}"
+        );
+    }
     ensure!(
-        found.contains_key("engine") && found.contains_key("census") && found.len() >= 3,
-        "{found:?}"
+        found.len() >= 4,
+        "the one that serves is missing: {found:?}"
     );
     let (major, minor) = release()?;
     let for_maps = if (major, minor) < (5, 19) { BPF } else { 0 };
-    for (name, (held, no_new_privileges, seccomp)) in &found {
+    for Thread {
+        name,
+        held,
+        no_new_privileges,
+        seccomp,
+    } in &found
+    {
         let expected = match name.as_str() {
             "census" => ENTERS_NAMESPACES | for_maps,
             "engine" => for_maps,
@@ -73,7 +116,7 @@ fn only_the_census_keeps_rights_and_no_thread_keeps_all_calls() -> Result<()> {
     );
     let more = netns.run(|| place.connect())?;
     daemon.wait("one connection more in the namespace", |daemon| {
-        let used = daemon.scrape().ok()?.value(&ports).ok()?;
+        let used = scrape(daemon).ok()?.value(&ports).ok()?;
         (used >= number(CONNECTIONS as u64 + 1)).then_some(())
     })?;
     drop(more);
@@ -84,6 +127,16 @@ fn only_the_census_keeps_rights_and_no_thread_keeps_all_calls() -> Result<()> {
     let complaint = log.iter().find(is_one);
     ensure!(complaint.is_none(), "{complaint:?}");
     Ok(())
+}
+
+/// Reads /metrics as the user.
+fn scrape(daemon: &Daemon) -> Result<Scrape> {
+    let (user, password) = USER;
+    let url = format!("http://{}/metrics", daemon.address());
+    let answer = curl(&["--user", &format!("{user}:{password}"), &url])?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let (_, body) = answer.text.split_once("\r\n\r\n").context("no body")?;
+    Scrape::parse(body)
 }
 
 fn release() -> Result<(u32, u32)> {

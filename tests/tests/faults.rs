@@ -38,6 +38,7 @@ mod btf;
 mod shutdown;
 
 use scene::{PLAINLY, Scene, Start};
+use verdict::Says;
 
 /// A fault of a running agent.
 struct Fault {
@@ -47,8 +48,8 @@ struct Fault {
     happens: fn(&mut Scene) -> Result<()>,
     /// What is expected besides the verdict.
     besides: fn(&mut Scene) -> Result<()>,
-    /// The lines that its log may have: two of them say that it runs.
-    log_lines: usize,
+    /// What its log must say besides what every agent's here says.
+    says: Says,
 }
 
 /// One at a time: each is noise to the others.
@@ -61,7 +62,7 @@ fn fault(fault: &Fault) -> Result<()> {
         return Ok(());
     };
     (fault.happens)(&mut scene)?;
-    verdict::is_sound(&scene, fault.log_lines)?;
+    verdict::is_sound(&scene, fault.says)?;
     (fault.besides)(&mut scene)
 }
 
@@ -72,14 +73,14 @@ fn nothing(_: &mut Scene) -> Result<()> {
 }
 
 macro_rules! faults {
-    ($($name:ident: $start:expr, $happens:expr, $besides:expr, $log_lines:expr;)*) => { $(
+    ($($name:ident: $start:expr, $happens:expr, $besides:expr, $says:expr;)*) => { $(
         #[test]
         fn $name() -> Result<()> {
             fault(&Fault {
                 start: $start,
                 happens: $happens,
                 besides: $besides,
-                log_lines: $log_lines,
+                says: $says,
             })
         }
     )* };
@@ -100,44 +101,55 @@ macro_rules! start_ups {
     )* };
 }
 
-// The name; how the agent is started; what happens; what is expected besides; lines of log.
+/// An agent that watches the known sockets alone is in a PID namespace of its own.
+const NO_HOST: &str = "not in the host's PID namespace";
+
+// The name; how the agent is started; what happens; what is expected besides; what its log says.
 faults! {
     killed_at_random_moments_of_load:
-        PLAINLY, kill::ten_times, nothing, 4;
+        PLAINLY, kill::ten_times, nothing, &[];
+    killed_while_it_starts:
+        PLAINLY, kill::while_it_starts, nothing, &[];
     a_ring_of_one_page_under_full_churn:
-        flood::RING_OF_ONE_PAGE, flood::until_records_are_lost, flood::told_is_received_or_lost, 4;
+        flood::RING_OF_ONE_PAGE, flood::until_records_are_lost, flood::told_is_received_or_lost,
+            &[flood::RECORDS_LOST, NO_HOST];
     a_hundred_thousand_sockets_of_one_process:
-        PLAINLY, flood::a_hundred_thousand_sockets, flood::all_were_counted, 4;
+        flood::WATCHED_ALONE, flood::a_hundred_thousand_sockets, flood::all_were_counted,
+            &[NO_HOST];
     more_sockets_than_the_table_has_room_for:
-        flood::SMALL_TABLE, flood::more_than_there_is_room_for, flood::no_room_is_counted, 4;
+        flood::SMALL_TABLE, flood::more_than_there_is_room_for, flood::no_room_is_counted,
+            &[flood::NO_ROOM];
     fifty_namespaces_a_second:
-        PLAINLY, namespaces::come_and_go, namespaces::none_is_held, 4;
+        PLAINLY, namespaces::come_and_go, namespaces::none_is_held, &[];
     an_id_that_was_another_process_s:
-        PLAINLY, pids::one_is_another, nothing, 4;
+        PLAINLY, pids::one_is_another, nothing, &[];
     hostile_names:
-        PLAINLY, names::are_shown, nothing, 4;
+        PLAINLY, names::are_shown, nothing, &[];
     a_time_namespace_of_a_day_later:
-        clock::A_DAY_LATER, nothing, clock::ages_are_true, 4;
+        clock::A_DAY_LATER, nothing, clock::ages_are_true, &[];
     proc_hidden_and_shown_again:
-        masks::APART, masks::hide_proc, nothing, 6;
+        masks::APART, masks::hide_proc, nothing, &[masks::OVER, masks::UNTAKEN];
     a_part_of_proc:
-        masks::PART_OF_PROC, nothing, masks::no_limit_is_told, 4;
+        masks::PART_OF_PROC, nothing, masks::no_limit_is_told, &[masks::NO_SYSCTLS];
     no_cgroups_and_no_tracefs:
-        masks::NO_CGROUPS, nothing, masks::lost_workloads_are_said, 4;
+        masks::NO_CGROUPS, nothing, nothing, &[masks::NO_HIERARCHY];
     a_mount_whose_path_is_no_text:
-        masks::MOUNT_WITHOUT_A_TEXT, nothing, nothing, 4;
+        masks::MOUNT_WITHOUT_A_TEXT, nothing, nothing, &[];
     a_second_agent:
-        PLAINLY, agents::a_second_comes, nothing, 4;
+        PLAINLY, agents::a_second_comes, nothing, &[];
     every_descriptor_taken:
-        limits::FEW_DESCRIPTORS, limits::take_every_descriptor, limits::refusals_are_counted, 8;
+        limits::FEW_DESCRIPTORS, limits::take_every_descriptor, limits::refusals_are_counted,
+            &[limits::NONE_LEFT];
     few_descriptors_at_first:
-        limits::FEW_AT_FIRST, nothing, nothing, 4;
+        limits::FEW_AT_FIRST, nothing, nothing, &[];
     few_addresses:
-        limits::FEW_ADDRESSES, limits::load, nothing, 4;
+        limits::FEW_ADDRESSES, limits::load, nothing, &[];
     little_memory:
-        limits::LITTLE_MEMORY, limits::load_in_little_memory, limits::memory_suffices, 4;
+        limits::LITTLE_MEMORY, limits::load_in_little_memory, limits::memory_suffices, &[];
+    a_kernel_that_lacks_a_field_and_a_tracepoint:
+        btf::LACKING, nothing, btf::the_others_run, &[btf::NOT_ATTACHED, btf::FIELD];
     pages_read_while_it_ends:
-        PLAINLY, shutdown::six_times, nothing, 4;
+        PLAINLY, shutdown::six_times, nothing, &[];
 }
 
 // Those of an agent that starts, or of no agent.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use tempfile::TempDir;
 use tests::{netns::Netns, place::own_descriptors, states::States, wait};
 
@@ -27,6 +27,9 @@ use super::{
 
 /// Between two looks of `ss` at a namespace.
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// How often it must have looked to have seen anything of the plan's phases.
+const FEWEST_LOOKS: usize = 5;
 
 /// How long nothing is told before what is still missing is given up.
 const QUIET: Duration = Duration::from_secs(2);
@@ -71,16 +74,21 @@ pub(super) fn watch(plan: &Plan) -> Result<Option<Observed>> {
 fn look(namespaces: &[Netns], seen: &Mutex<BTreeSet<Glimpse>>, is_over: &AtomicBool) -> Result<()> {
     // Else the workload's threads, whose tables are copies, hold the ends of pipes.
     own_descriptors()?;
-    let mut looks = 0;
+    let (mut looks, mut found) = (0, 0);
     while !is_over.load(Ordering::Acquire) {
         looks += 1;
         for (number, netns) in namespaces.iter().enumerate() {
             let glimpses = sockets::list(number, netns)?;
+            found += glimpses.len();
             remember(seen, &glimpses);
         }
         thread::sleep(PERIOD);
     }
-    eprintln!("ss looked {looks} times at each namespace");
+    eprintln!("ss looked {looks} times at each namespace, and found {found} sockets");
+    ensure!(
+        looks >= FEWEST_LOOKS && found > 0,
+        "{looks} looks found {found} sockets"
+    );
     Ok(())
 }
 

@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result};
 use tests::daemon::{Daemon, RUN, output};
 
 use super::{
-    known::Named,
     scene::{self, OPTIONS, PLAINLY, Scene, socket_of},
     verdict,
 };
@@ -27,17 +26,10 @@ pub(super) fn a_second_comes(scene: &mut Scene) -> Result<()> {
     let mut command = scene::command(&PLAINLY)?;
     command.args(RUN).args(OPTIONS).args(["--api-socket", &own]);
     let second = Daemon::spawn(&mut command)?;
-    let minisockets = scene.known.minisockets()?;
-    let scrapes = [
-        scene.next_census()?,
-        scene::next_census(|| second.scrape())?,
-    ];
-    if scene.known.minisockets_now()? == minisockets {
-        for scrape in &scrapes {
-            scene.known.is_told(scrape, Named::Fully, minisockets)?;
-        }
-    }
-    verdict::log_is_clear(&second.log(), 4)?;
+    scene.known.minisockets()?;
+    verdict::told_rightly(&*scene, |scene| scene.next_census())?;
+    verdict::told_rightly(&*scene, |_| scene::next_census(|| second.scrape()))?;
+    verdict::log_says(&second.log(), &[])?;
     scene.kept.push(Box::new((second, folder)));
     Ok(())
 }

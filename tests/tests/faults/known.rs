@@ -3,14 +3,19 @@
 use std::{
     fs,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use agent::census;
+use agent_ebpf::state::TcpState::TimeWait;
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sched::{CloneFlags, setns};
 use tests::{
     cgroup::Cgroup,
     http::{Scrape, number},
     netns::Netns,
     place::{Connections, Family, Place, own_descriptors},
+    states::{self, States},
     wait,
 };
 
@@ -102,6 +107,28 @@ impl Known {
             .parse()?)
     }
 
+    /// The kernel's sockets by state, all those that an agent watches that names them so. Of a whole
+    /// host without TIME_WAIT, which every question to the agent leaves one more in.
+    pub(super) fn states(&self, named: Named) -> Result<States> {
+        if named == Named::AsTheHost {
+            return states::by_ss(&self.netns);
+        }
+        let mut all = States::new();
+        for namespace in census::find()?.namespaces {
+            // It may have gone meanwhile.
+            let Ok(file) = namespace.open() else { continue };
+            let there = thread::spawn(move || {
+                setns(file, CloneFlags::CLONE_NEWNET)?;
+                states::by_ss(&Netns::current()?)
+            });
+            for (state, count) in there.join().unwrap_or_else(|_| Err(anyhow!("a panic")))? {
+                *all.entry(state).or_default() += count;
+            }
+        }
+        all.remove(TimeWait.name());
+        Ok(all)
+    }
+
     /// Holds the gauges against what there is, to the unit.
     pub(super) fn is_told(&self, scrape: &Scrape, named: Named, minisockets: u64) -> Result<()> {
         let workload = format!("workload=\"unit:{}\"", self.cgroup.name());
@@ -142,4 +169,26 @@ impl Known {
         }
         Ok(())
     }
+}
+
+/// Holds the gauges of all states against such sockets.
+pub(super) fn all_are_told(scrape: &Scrape, named: Named, states: &States) -> Result<()> {
+    const GAUGES: usize = 11;
+    let mut gauges = 0;
+    for (series, told) in &scrape.0 {
+        let Some(state) = series.strip_prefix("connstate_sockets{state=\"") else {
+            continue;
+        };
+        gauges += 1;
+        let state = state.trim_end_matches("\"}");
+        if state == TimeWait.name() && named != Named::AsTheHost {
+            continue;
+        }
+        let count = states.get(state).copied().unwrap_or_default();
+        let same = (told - number(count)).abs() < f64::EPSILON;
+        ensure!(same, "{series} is {told}, not {count}: {states:?}");
+    }
+    ensure!(gauges == GAUGES, "{gauges} states of {GAUGES}");
+    eprintln!("all states told rightly: {states:?}");
+    Ok(())
 }

@@ -57,6 +57,9 @@ const MEMORY: &str = "/sys/fs/cgroup/memory/connstate-fault";
 /// Connections that ask for nothing, more than there are descriptors.
 const IDLE: usize = 100;
 
+/// What its log says once there is none left.
+pub(super) const NONE_LEFT: &str = "no connection can be accepted";
+
 const REFUSED: &str = "connstate_http_refused_total{reason=\"system\"}";
 
 /// Takes every descriptor there is, and gives them back.

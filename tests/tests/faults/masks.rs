@@ -2,7 +2,7 @@
 
 use std::{process::Command, thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::wait;
 
 use super::{
@@ -41,7 +41,11 @@ pub(super) const MOUNT_WITHOUT_A_TEXT: Start = Start {
     ..PLAINLY
 };
 
-const UNTAKEN: &str = "no census";
+/// What its log says while no census is taken, once one is, and of what it does not see at all.
+pub(super) const UNTAKEN: &str = "no census";
+pub(super) const OVER: &str = "over: no census";
+pub(super) const NO_SYSCTLS: &str = "/proc/sys is not to be seen";
+pub(super) const NO_HIERARCHY: &str = "no cgroup2 file system is mounted";
 
 /// Hides /proc for some censuses, and shows it again.
 pub(super) fn hide_proc(scene: &mut Scene) -> Result<()> {
@@ -85,18 +89,5 @@ pub(super) fn no_limit_is_told(scene: &mut Scene) -> Result<()> {
         .contains(&name);
         ensure!(!is_limit, "{series} is {value}");
     }
-    says(scene, "/proc/sys is not to be seen")
-}
-
-/// That workloads are unknown is said.
-pub(super) fn lost_workloads_are_said(scene: &mut Scene) -> Result<()> {
-    says(scene, "no cgroup2 file system is mounted")
-}
-
-fn says(scene: &Scene, words: &str) -> Result<()> {
-    let log = scene.daemon.log();
-    let line = log.iter().find(|line| line.contains(words));
-    let line = line.with_context(|| format!("no word of that: {log:?}"))?;
-    eprintln!("{line}");
     Ok(())
 }

@@ -26,6 +26,7 @@ use tests::{
 use super::{
     leak::{self, Leak, Sockets},
     scene::{Scene, socket_of},
+    verdict::is_plain,
 };
 
 /// Of 16 bytes, of which the kernel takes 15: the last one begins a character and is cut off from
@@ -49,16 +50,6 @@ impl Drop for Within {
             eprintln!("{} is left over: {error}", path.escape_debug());
         }
     }
-}
-
-/// Whether nothing in it moves a terminal's cursor, changes its colour, or turns what is read.
-fn is_plain(text: &str) -> Result<()> {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let bad = text
-        .chars()
-        .find(|c| (c.is_control() && *c != '\n') || turns(*c));
-    ensure!(bad.is_none(), "{bad:?} in {text:?}");
-    Ok(())
 }
 
 /// `agent events`, which writes into a file.

@@ -12,7 +12,7 @@ use tests::{
     wait,
 };
 
-use super::scene::Scene;
+use super::{scene::Scene, verdict};
 
 /// How many a second, and for how long.
 const RATE: u32 = 50;
@@ -33,7 +33,9 @@ pub(super) fn come_and_go(scene: &mut Scene) -> Result<()> {
         for made in making {
             made.join().unwrap_or_else(|_| Err(anyhow!("a panic")))?;
         }
-        eprintln!("{} censuses meanwhile", looked?);
+        let looked = looked?;
+        eprintln!("{looked} censuses meanwhile");
+        ensure!(looked > 0, "no census while they came and went");
         Ok(())
     })
 }
@@ -51,20 +53,17 @@ fn make() -> Result<()> {
             thread::sleep(left);
         }
     }
-    let made = RATE * SECONDS / MAKERS;
-    eprintln!("{made} namespaces in {:?}", started.elapsed());
+    let (made, took) = (RATE * SECONDS / MAKERS, started.elapsed());
+    eprintln!("{made} namespaces in {took:?}");
+    let longest = Duration::from_secs(1) * SECONDS * 2;
+    ensure!(took < longest, "not half of {RATE} a second: {took:?}");
     Ok(())
 }
 
 /// Takes another look at what the agent tells; how many that makes.
 fn look(scene: &mut Scene, times: u32) -> Result<u32> {
-    let minisockets = scene.known.minisockets()?;
-    let census = scene.next_census()?;
-    // The eldest may have ended meanwhile.
-    if scene.known.minisockets_now()? == minisockets {
-        let named = scene.start.named;
-        scene.known.is_told(&census, named, minisockets)?;
-    }
+    scene.known.minisockets()?;
+    let census = verdict::told_rightly(&*scene, |scene| scene.next_census())?;
     for (series, before) in &scene.before.0 {
         // Those that are gone take nothing with them.
         if series.starts_with("connstate_netstat_total") {

@@ -117,6 +117,11 @@ impl Scene {
         self.ready()
     }
 
+    /// The command that starts an agent in the place of this one.
+    pub(super) fn command(&self) -> Result<Command> {
+        run_in(self.api_socket()?, &self.start)
+    }
+
     /// Waits until the first census is over.
     pub(super) fn ready(&mut self) -> Result<()> {
         patiently("the agent to be ready", || {
@@ -259,11 +264,17 @@ pub(super) fn command(start: &Start) -> Result<Command> {
     Ok(command)
 }
 
-fn launch(known: &Known, folder: &TempDir, start: &Start) -> Result<Daemon> {
-    let folder = folder.path().to_str().context("a name without a text")?;
+/// The same of one that runs, with its socket in this folder.
+fn run_in(folder: &str, start: &Start) -> Result<Command> {
     let mut command = command(start)?;
     command.args(RUN).args(OPTIONS).args(start.options);
     command.args(["--api-socket", &socket_of(folder)]);
+    Ok(command)
+}
+
+fn launch(known: &Known, folder: &TempDir, start: &Start) -> Result<Daemon> {
+    let folder = folder.path().to_str().context("a name without a text")?;
+    let mut command = run_in(folder, start)?;
     if start.named == Named::AsTheHost {
         command.args(["--netns", "host"]);
         known.netns.run(|| Daemon::launch(&mut command))

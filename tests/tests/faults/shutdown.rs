@@ -24,9 +24,10 @@ const LONGEST_MS: u64 = 200;
 /// Ends it so at six random moments, and starts it again each time.
 pub(super) fn six_times(scene: &mut Scene) -> Result<()> {
     let mut random = Random::new()?;
+    let mut whole = 0;
     for _ in 0..TIMES {
         let (stopped, address) = (AtomicBool::new(false), scene.daemon.address());
-        thread::scope(|scope| {
+        whole += thread::scope(|scope| {
             let scrapers = [(); SCRAPERS].map(|()| scope.spawn(|| read_on(address, &stopped)));
             thread::sleep(Duration::from_millis(100 + random.below(LONGEST_MS)));
             let started = Instant::now();
@@ -43,7 +44,8 @@ pub(super) fn six_times(scene: &mut Scene) -> Result<()> {
                 "{pages} whole pages, {none} times none; it took {:?} to end",
                 started.elapsed()
             );
-            ended
+            ended?;
+            Ok::<_, anyhow::Error>(pages)
         })?;
         let log = scene.daemon.log();
         let said = log
@@ -52,6 +54,7 @@ pub(super) fn six_times(scene: &mut Scene) -> Result<()> {
         ensure!(said, "{log:?}");
         scene.restart()?;
     }
+    ensure!(whole > 0, "no page was read");
     Ok(())
 }
 

@@ -77,8 +77,8 @@ impl Troubled {
         })
     }
 
-    /// Has the cramped one work for some seconds: as long as its own counter, of whole seconds, tells
-    /// well enough. Returns how many these were.
+    /// Has the cramped one work for some seconds of processor time, more than agents at rest take in
+    /// minutes. Returns how many these were.
     pub(crate) fn work(&self) -> Result<f64> {
         let pid = self.cramped.pid();
         let before = meter::cpu_seconds(pid)?;
