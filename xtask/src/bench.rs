@@ -121,7 +121,7 @@ pub(crate) enum Bench {
         #[command(flatten)]
         observers: Observers,
     },
-    /// All of these and more, in half an hour, and docs/benchmarks.md anew
+    /// All of these and more, in some 35 minutes, and docs/benchmarks.md anew
     All {
         #[command(flatten)]
         extent: document::Extent,

@@ -147,9 +147,9 @@ fn outcome(kernel: &Kernel, purpose: Purpose<'_>, packed: &Path, kept: &Path) ->
     let plan = guest::plan(purpose, is_full);
     let initramfs = guest::complete(packed, &unpacked.modules, &plan, scratch.path())?;
     // Kept, for whoever asks why.
-    let console = kept.join(kernel.series.to_string()).join("console");
+    let kept_console = kept.join(kernel.series.to_string()).join("console");
     println!("{} under qemu", kernel.release);
-    let ended = qemu::boot(&unpacked.image, &initramfs, &console)?;
+    let ended = qemu::boot(&unpacked.image, &initramfs, &kept_console)?;
     println!("{} ended after {} s", kernel.release, ended.took.as_secs());
     let runs = console::runs(&ended.console);
     let files = if purpose == Purpose::Report {
@@ -161,6 +161,11 @@ fn outcome(kernel: &Kernel, purpose: Purpose<'_>, packed: &Path, kept: &Path) ->
     let report = check.as_ref().ok().map(|text| Report::read(text));
     let mut failures = Vec::new();
     failures.extend(ended.end.failure());
+    let fault = console::fault(&ended.console);
+    failures.extend(fault.map(|told| {
+        let console = kept_console.display();
+        format!("the kernel failed, more is in {console}: {told}")
+    }));
     failures.extend(check.err());
     failures.extend(files.iter().flat_map(File::failures));
     if ended.end.failure().is_some() {

@@ -3,7 +3,7 @@
 use super::census::{Censuses, Watched};
 use super::idle::Idle;
 use super::soak::Soak;
-use super::table::{Audit, Row, Verdict, quantile};
+use super::table::{Row, Verdict};
 
 /// A limit and what was measured against it.
 #[derive(Debug, PartialEq)]
@@ -19,7 +19,7 @@ impl Budget {
         Self {
             what: what.to_owned(),
             allowed: format!("at most {limit}{unit}"),
-            measured: format!("{measured:.2}{unit}"),
+            measured: figure(measured, unit),
             is_met: measured <= limit,
         }
     }
@@ -28,17 +28,17 @@ impl Budget {
         Self {
             what: what.to_owned(),
             allowed: format!("at least {limit}"),
-            measured: format!("{measured:.2}"),
-            is_met: measured >= limit,
+            measured: figure(measured, ""),
+            is_met: measured.is_finite() && measured >= limit,
         }
     }
 
-    fn none(what: &str, measured: u128) -> Self {
+    fn none(what: &str, measured: Option<u128>) -> Self {
         Self {
             what: what.to_owned(),
             allowed: "none".to_owned(),
-            measured: measured.to_string(),
-            is_met: measured == 0,
+            measured: measured.map_or_else(|| NOT_MEASURED.to_owned(), |count| count.to_string()),
+            is_met: measured == Some(0),
         }
     }
 
@@ -51,6 +51,16 @@ impl Budget {
     }
 }
 
+const NOT_MEASURED: &str = "not measured";
+
+fn figure(measured: f64, unit: &str) -> String {
+    if measured.is_finite() {
+        format!("{measured:.2}{unit}")
+    } else {
+        NOT_MEASURED.to_owned()
+    }
+}
+
 /// The table of all.
 pub(super) fn render<'a>(budgets: impl IntoIterator<Item = &'a Budget>) -> String {
     let head = "| budget | allowed | measured | |\n|---|---|---|---|\n";
@@ -58,35 +68,55 @@ pub(super) fn render<'a>(budgets: impl IntoIterator<Item = &'a Budget>) -> Strin
     format!("{head}{rows}")
 }
 
-/// Of the bare churn under the agent, by its row.
-pub(super) fn of_churn(row: &Row) -> Vec<Budget> {
-    let mut budgets = Vec::new();
-    if let Some(ratio) = row.verdict.ratio() {
-        let what = "churn: connections/s with ÷ without, median";
-        budgets.push(Budget::at_least(what, 0.85, ratio.median));
-    }
-    if let Some(share) = row.verdict.share() {
-        let what = "churn: the agent's own CPU, of one core";
-        budgets.push(Budget::at_most(what, 10.0, " %", share));
-    }
-    if let Verdict::Measured { audits, .. } = &row.verdict {
+/// Of the bare churn under the agent, by its row, if it has one.
+pub(super) fn of_churn(row: Option<&Row>) -> Vec<Budget> {
+    let verdict = row.map(|row| &row.verdict);
+    let share = verdict.and_then(Verdict::share);
+    let audits = match verdict {
+        Some(Verdict::Measured { audits, .. }) => audits.as_slice(),
+        _ => &[],
+    };
+    let audits = (!audits.is_empty()).then_some(audits);
+    let lost = audits.map(|audits| {
         let lost = audits.iter().map(|audit| u128::from(audit.account.lost));
-        budgets.push(Budget::none("churn: records lost", lost.sum()));
-        let off = audits.iter().filter_map(Audit::off).map(i128::unsigned_abs);
-        let what = "churn: emitted − counted − misses, all runs";
-        budgets.push(Budget::none(what, off.sum()));
-    }
-    budgets
+        lost.sum()
+    });
+    let off = audits.and_then(|audits| {
+        audits
+            .iter()
+            .map(|audit| Some(audit.off()?.unsigned_abs()))
+            .sum()
+    });
+    vec![
+        Budget::at_least(
+            "churn: connections/s with ÷ without, median",
+            0.85,
+            median(verdict),
+        ),
+        Budget::at_most(
+            "churn: the agent's own CPU, of one core",
+            10.0,
+            " %",
+            share.unwrap_or(f64::NAN),
+        ),
+        Budget::none("churn: records lost", lost),
+        Budget::none("churn: emitted − counted − misses, all runs", off),
+    ]
 }
 
-/// Of the real server under the agent, by its row.
-pub(super) fn of_server(row: &Row) -> Vec<Budget> {
-    let what = "server: requests/s with ÷ without, median";
-    let ratio = row.verdict.ratio();
-    ratio
-        .map(|ratio| Budget::at_least(what, 0.92, ratio.median))
-        .into_iter()
-        .collect()
+/// Of the real server under the agent, by its row, if it has one.
+pub(super) fn of_server(row: Option<&Row>) -> Vec<Budget> {
+    vec![Budget::at_least(
+        "server: requests/s with ÷ without, median",
+        0.92,
+        median(row.map(|row| &row.verdict)),
+    )]
+}
+
+/// Of the ratios of the pairs.
+fn median(verdict: Option<&Verdict>) -> f64 {
+    let ratio = verdict.and_then(Verdict::ratio);
+    ratio.map_or(f64::NAN, |ratio| ratio.median)
 }
 
 /// Of censuses, memory and pages.
@@ -99,12 +129,16 @@ pub(super) fn of_censuses(censuses: &Censuses) -> Vec<Budget> {
         let than = |peer: &str| format!("census of {} ÷ {peer}, median", cost.mix.name);
         let what = than("`ss -tanH`");
         budgets.push(Budget::part(&what, by_ss, cost.by_ss.median));
-        if let Some(spread) = &cost.by_exporter {
-            let what = than("node_exporter's scrape");
-            budgets.push(Budget::part(&what, by_exporter, spread.median));
-        }
+        let what = than("node_exporter's scrape");
+        let spread = cost.by_exporter.as_ref();
+        let measured = spread.map_or(f64::NAN, |spread| spread.median);
+        budgets.push(Budget::part(&what, by_exporter, measured));
     }
-    let most = |of: fn(&Watched) -> f64| censuses.watched.iter().map(of).fold(0.0, f64::max);
+    // By this order NaN is the greatest: one that was not measured hides behind no other.
+    let most = |of: fn(&Watched) -> f64| {
+        let all = censuses.watched.iter().map(of);
+        all.max_by(f64::total_cmp).unwrap_or(f64::NAN)
+    };
     budgets.extend([
         Budget::at_most(
             "all censuses together, of one core",
@@ -113,10 +147,16 @@ pub(super) fn of_censuses(censuses: &Censuses) -> Vec<Budget> {
             most(|watched| watched.censuses),
         ),
         Budget::at_most(
-            "age of a gauge with 300 000 sockets, 100 namespaces too",
+            "age of full sockets, limits and findings with 300 000 sockets, 100 namespaces too",
             30.0,
             " s",
             most(|watched| watched.oldest[0]),
+        ),
+        Budget::at_most(
+            "age of minisockets by state, requests and ports, likewise",
+            30.0,
+            " s",
+            most(|watched| watched.oldest[1]),
         ),
         Budget::at_most(
             "resident memory with 300 000 sockets",
@@ -128,7 +168,7 @@ pub(super) fn of_censuses(censuses: &Censuses) -> Vec<Budget> {
             "/metrics with 300 000 sockets, 99th percentile",
             5.0,
             " ms",
-            most(|watched| quantile(&watched.scrapes, 0.99).unwrap_or(f64::INFINITY)),
+            most(|watched| watched.slow_scrape(|_| true)),
         ),
     ]);
     budgets
@@ -155,10 +195,13 @@ pub(super) fn of_idle(idle: &Idle) -> Vec<Budget> {
 /// Of the long run.
 pub(super) fn of_soak(soak: &Soak) -> Vec<Budget> {
     vec![
-        Budget::none("soak: records lost", u128::from(soak.audit.account.lost)),
+        Budget::none(
+            "soak: records lost",
+            Some(u128::from(soak.audit.account.lost)),
+        ),
         Budget::none(
             "soak: emitted − counted − misses",
-            soak.audit.off().unwrap_or(i128::MAX).unsigned_abs(),
+            soak.audit.off().map(i128::unsigned_abs),
         ),
     ]
 }
@@ -173,7 +216,8 @@ mod tests {
         assert!(at(30.0) && !at(30.1));
         let at = |measured| Budget::at_least("a", 0.85, measured).is_met;
         assert!(at(0.85) && !at(0.849));
-        assert!(Budget::none("a", 0).is_met && !Budget::none("a", 1).is_met);
+        let none = |count| Budget::none("a", Some(count)).is_met;
+        assert!(none(0) && !none(1));
     }
 
     #[test]
@@ -181,13 +225,38 @@ mod tests {
         assert!(!Budget::at_most("a", 5.0, " ms", f64::INFINITY).is_met);
         assert!(!Budget::at_most("a", 5.0, " ms", f64::NAN).is_met);
         assert!(!Budget::at_least("a", 5.0, f64::NAN).is_met);
+        assert!(!Budget::at_least("a", 5.0, f64::INFINITY).is_met);
+        assert!(!Budget::none("a", None).is_met);
+    }
+
+    #[test]
+    fn what_was_not_measured_has_its_rows() {
+        let missing = Row {
+            tool: "connstate".to_owned(),
+            verdict: Verdict::Missing { package: "none" },
+        };
+        let censuses = Censuses {
+            costs: Vec::new(),
+            watched: Vec::new(),
+        };
+        let budgets = [
+            of_churn(None),
+            of_churn(Some(&missing)),
+            of_server(None),
+            of_censuses(&censuses),
+        ];
+        assert_eq!(budgets.each_ref().map(Vec::len), [4, 4, 1, 5]);
+        for budget in budgets.iter().flatten() {
+            assert!(!budget.is_met, "{budget:?}");
+            assert_eq!(budget.measured, NOT_MEASURED);
+        }
     }
 
     #[test]
     fn each_has_a_row_with_its_verdict() {
         let budgets = [
             Budget::part("one", 1.0 / 6.0, 0.12),
-            Budget::none("other", 3),
+            Budget::none("other", Some(3)),
         ];
         assert_eq!(
             render(&budgets),

@@ -1,25 +1,33 @@
-//! What a census costs beside `ss` and `node_exporter`, on the same sockets, by turns.
+//! What a census costs beside `ss` and `node_exporter`, on the same sockets, by turns; and the agent
+//! [`watched`] beside them.
 
-use std::fmt::Write as _;
+mod watched;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::hold::{Holder, Sockets};
-use super::table::{Spread, quantile};
+use super::machine;
+use super::table::Spread;
 use super::tool::{Subject, Tool};
-use super::{cpu, machine, prom};
 use crate::child::Guarded;
 use crate::setup::program;
+pub(super) use watched::{Watched, watch};
 
-/// How long the agent runs by itself: shorter than TIME_WAIT lasts after all before it.
-const WATCHED: Duration = Duration::from_secs(30);
+/// How long the agent runs beside sockets in TIME_WAIT: shorter than these last after all before
+/// it, and not long enough for a gauge to grow older.
+const WHILE_THEY_WAIT: Duration = Duration::from_secs(30);
+
+/// How long it runs beside established ones: thrice what a gauge's age may be, to see the age that
+/// it has.
+const LONG: Duration = Duration::from_secs(90);
 
 /// Where node_exporter listens, in the namespace of the sockets: below their range of ports, since
 /// one in TIME_WAIT cannot be listened on.
@@ -27,17 +35,13 @@ const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// The thread that takes the censuses.
-const CENSUS: &str = "census";
-
-/// How often a page is asked for, for its 99th percentile.
-const SCRAPES: usize = 500;
-
 /// The sockets to be counted.
 #[derive(Clone, Copy)]
 pub(super) struct Mix {
     pub(super) name: &'static str,
     pub(super) sockets: Sockets,
+    /// How long the agent is watched beside them.
+    watched: Duration,
     /// The census's budget as a part of what `ss` and `node_exporter` take.
     pub(super) budget: Option<[f64; 2]>,
 }
@@ -57,22 +61,6 @@ pub(super) struct Cost {
     pub(super) by_exporter: Option<Spread>,
 }
 
-/// The agent beside the sockets.
-pub(super) struct Watched {
-    /// What it ran beside.
-    name: String,
-    /// Of one core, in percent: the whole agent, and its censuses.
-    pub(super) share: f64,
-    pub(super) censuses: f64,
-    pub(super) resident_mib: f64,
-    /// Sockets that found no room in its table.
-    pub(super) without_room: f64,
-    /// Seconds since the last census, and since the last full one.
-    pub(super) oldest: [f64; 2],
-    /// What it took to answer a scrape, in milliseconds.
-    pub(super) scrapes: Vec<f64>,
-}
-
 /// What all of it came to.
 pub(super) struct Censuses {
     pub(super) costs: Vec<Cost>,
@@ -82,30 +70,40 @@ pub(super) struct Censuses {
 const SIXTH_AND_THIRD: [f64; 2] = [1.0 / 6.0, 1.0 / 3.0];
 const HALVES: [f64; 2] = [0.5, 0.5];
 
-const MIXES: [Mix; 4] = [
+const MIXES: [Mix; 5] = [
     Mix {
         name: "300 000 TIME_WAIT",
         sockets: Sockets::of(300_000, 0, 0),
+        watched: WHILE_THEY_WAIT,
         budget: Some(SIXTH_AND_THIRD),
     },
     Mix {
         name: "200 000 established",
         sockets: Sockets::of(0, 200_000, 0),
+        watched: LONG,
         budget: Some(HALVES),
     },
     Mix {
         name: "300 000 established",
         sockets: Sockets::of(0, 300_000, 0),
+        watched: LONG,
         budget: None,
     },
     Mix {
         name: "300 000 TIME_WAIT, 100 namespaces",
         sockets: Sockets::of(300_000, 0, 100),
+        watched: WHILE_THEY_WAIT,
+        budget: None,
+    },
+    Mix {
+        name: "300 000 established, 100 namespaces",
+        sockets: Sockets::of(0, 300_000, 100),
+        watched: LONG,
         budget: None,
     },
 ];
 
-/// Measures the mixes of the design, and the first again beside a hundred namespaces.
+/// Measures the mixes of the design, and as many sockets again beside a hundred namespaces.
 pub(super) fn run(rounds: u32, subject: &Subject) -> Result<Censuses> {
     let mut censuses = Censuses {
         costs: Vec::new(),
@@ -117,8 +115,9 @@ pub(super) fn run(rounds: u32, subject: &Subject) -> Result<Censuses> {
         if mix.budget.is_some() {
             censuses.costs.push(cost(mix, rounds, &held, subject)?);
         }
-        eprintln!("{}: the agent runs for {} s", mix.name, WATCHED.as_secs());
-        censuses.watched.push(watch(mix.name, WATCHED, subject)?);
+        let time = mix.watched;
+        eprintln!("{}: the agent runs for {} s", mix.name, time.as_secs());
+        censuses.watched.push(watch(mix.name, time, subject)?);
         held.finish()?;
     }
     Ok(censuses)
@@ -133,14 +132,7 @@ impl Censuses {
         for cost in &self.costs {
             text += &cost.row();
         }
-        let _infallible = writeln!(
-            text,
-            "\nThe agent at its default interval, for {} s, then asked for /metrics {SCRAPES} \
-             times:\n",
-            WATCHED.as_secs()
-        );
-        text += "| sockets | CPU of one core | of that, censuses | resident memory | oldest gauge | oldest full pass | \
-                 /metrics, median | 99th percentile |\n|---|---|---|---|---|---|---|---|\n";
+        text += &watched::head();
         for watched in &self.watched {
             text += &watched.row();
         }
@@ -157,23 +149,6 @@ impl Cost {
             self.census.show(0),
             self.by_ss.show(2),
             by_exporter.map_or("not installed".to_owned(), |spread| spread.show(2)),
-        )
-    }
-}
-
-impl Watched {
-    fn row(&self) -> String {
-        let scrape = |part| quantile(&self.scrapes, part).unwrap_or(f64::NAN);
-        format!(
-            "| {} | {:.2} % | {:.2} % | {:.1} MiB | {:.1} s | {:.1} s | {:.2} ms | {:.2} ms |\n",
-            self.name,
-            self.share,
-            self.censuses,
-            self.resident_mib,
-            self.oldest[0],
-            self.oldest[1],
-            scrape(0.5),
-            scrape(0.99),
         )
     }
 }
@@ -318,50 +293,4 @@ fn scrape(client: &ureq::Agent) -> Result<f64> {
         bail!("node_exporter tells no states");
     }
     Ok(started.elapsed().as_secs_f64() * 1e3)
-}
-
-/// Runs the agent beside the sockets, and asks it once a second how old its gauges are.
-pub(super) fn watch(name: &str, time: Duration, subject: &Subject) -> Result<Watched> {
-    let running = Tool::Agent.start(subject)?.context("no agent was built")?;
-    let metrics = running.metrics.as_ref().context("the agent serves none")?;
-    let pid = running.process.id();
-    let (worked, counted) = (cpu::of_process(pid)?, cpu::of_threads(pid, CENSUS)?);
-    let started = Instant::now();
-    let mut oldest = [0_f64; 2];
-    let (mut resident, mut without_room) = (0_f64, 0_f64);
-    while started.elapsed() < time {
-        thread::sleep(Duration::from_secs(1));
-        let text = metrics.text()?;
-        let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64();
-        for (oldest, kind) in oldest.iter_mut().zip(["known", "full"]) {
-            let family = "connstate_census_last_completion_timestamp_seconds";
-            let completed = prom::sum(&text, family, &[&format!("kind=\"{kind}\"")]);
-            if completed > 0.0 {
-                *oldest = oldest.max(now - completed);
-            }
-        }
-        resident = resident.max(prom::sum(&text, "process_resident_memory_bytes", &[]));
-        let label = ["reason=\"state_full\""];
-        without_room = prom::sum(&text, "connstate_events_lost_total", &label);
-    }
-    let percent = 100.0 / started.elapsed().as_secs_f64();
-    let share = (cpu::of_process(pid)? - worked) * percent;
-    let censuses = (cpu::of_threads(pid, CENSUS)? - counted) * percent;
-    let mut scrapes = Vec::new();
-    for _ in 0..SCRAPES {
-        let asked = Instant::now();
-        metrics.text()?;
-        scrapes.push(asked.elapsed().as_secs_f64() * 1e3);
-        thread::sleep(Duration::from_millis(10));
-    }
-    running.process.stop()?;
-    Ok(Watched {
-        name: name.to_owned(),
-        share,
-        censuses,
-        resident_mib: resident / 1_048_576.0,
-        without_room,
-        oldest,
-        scrapes,
-    })
 }

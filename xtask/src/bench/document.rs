@@ -72,9 +72,8 @@ pub(super) fn write(extent: Extent, tools: &[Tool], subject: &Subject) -> Result
 fn sections(extent: Extent, tools: &[Tool], subject: &Subject) -> Result<Vec<Section>> {
     let [churn, server] = &LOADS;
     let agent = Tool::Agent.label(subject);
-    let of_agent = |rows: &[Row], budgets: fn(&Row) -> Vec<Budget>| {
-        let row = rows.iter().find(|row| row.tool == agent);
-        row.map(budgets).unwrap_or_default()
+    let of_agent = |rows: &[Row], budgets: fn(Option<&Row>) -> Vec<Budget>| {
+        budgets(rows.iter().find(|row| row.tool == agent))
     };
     let mut sections = Vec::new();
 

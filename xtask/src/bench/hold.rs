@@ -67,8 +67,10 @@ pub(super) fn generate(sockets: Sockets) -> Result<()> {
                 .with_context(|| format!("could not write {value} to {path}"))?;
         }
     }
-    // Some files are open besides.
-    let most = limit - 64;
+    // Some files are open besides, and the sockets of the other namespaces.
+    let most = limit.checked_sub(64 + 3 * sockets.namespaces);
+    let most = most.filter(|most| *most > 0);
+    let most = most.context("the limit of open files leaves none for sockets")?;
     let own = sockets.established.min(most);
     let mut helpers = Vec::new();
     let mut left = sockets.established - own;

@@ -126,6 +126,35 @@ pub(super) fn summary(output: &str) -> Option<(usize, usize)> {
     Some((count(" passed")?, count(" failed")?))
 }
 
+/// What a kernel begins the account of a fault with that need not end the machine. It says so at
+/// levels that `quiet` lets through, or lifts that first (`oops_begin()`); a mere `WARNING: ` it
+/// keeps to itself (`__warn()`).
+const FAULTS: [&str; 6] = [
+    "BUG: ",
+    "kernel BUG at ",
+    "Oops: ",
+    "general protection fault",
+    "self-detected stall",
+    "detected stalls on CPUs",
+];
+
+/// The first fault that the kernel tells of.
+pub(super) fn fault(console: &str) -> Option<&str> {
+    let mut told = console.lines().filter_map(by_kernel);
+    told.find(|told| FAULTS.iter().any(|fault| told.contains(fault)))
+}
+
+/// What the kernel says in a line: what follows its clock, `[   12.345678]`. A test may have begun
+/// the line.
+fn by_kernel(line: &str) -> Option<&str> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    line.match_indices('[').find_map(|(place, _)| {
+        let (clock, told) = line[place + 1..].split_once(']')?;
+        let (seconds, fraction) = clock.trim_start().split_once('.')?;
+        (is_number(seconds) && is_number(fraction)).then(|| told.trim_start())
+    })
+}
+
 #[cfg(test)]
 mod tests_of_the_console {
     use super::*;
@@ -198,6 +227,32 @@ Kernel panic - not syncing
         let broken = tests(&runs[2].output);
         assert!(broken.iter().all(|test| test.verdict == Verdict::Failed));
         assert_eq!(tests(&runs[5].output)[0].verdict, Verdict::Unfinished);
+    }
+
+    #[test]
+    fn a_fault_that_ends_nothing_is_seen() {
+        for told in [
+            "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+            "BUG: scheduling while atomic: agent/812/0x00000002",
+            "kernel BUG at net/ipv4/tcp.c:1!",
+            "Oops: general protection fault: 0000 [#1] SMP",
+            "general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP",
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
+        ] {
+            for before in ["", "test two ... "] {
+                let more = "[   12.4] Call Trace:\ntest two ... ok\n";
+                let console = format!("{CONSOLE}{before}[   12.345678] {told}\n{more}");
+                assert_eq!(fault(&console), Some(told));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_test_prints_is_no_fault_of_the_kernel() {
+        assert_eq!(fault(CONSOLE), None);
+        let printed = "thread panicked: BUG: [1, 2] Oops: [a.b] self-detected stall\n";
+        assert_eq!(fault(printed), None);
     }
 
     #[test]
