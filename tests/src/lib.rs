@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod debian;
 pub mod disturbed;
 pub mod exact;
+pub mod files;
 pub mod filter;
 pub mod holder;
 pub mod http;

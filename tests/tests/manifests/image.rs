@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::daemon::binary;
+use tests::{daemon::binary, files};
 
 use super::rendered::{kustomize, one, root, said};
 
@@ -54,20 +54,6 @@ fn packaged() -> Option<PathBuf> {
     Some(package.parent()?.join("connstate-agent"))
 }
 
-/// Every file below a directory.
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            all.extend(files(&entry.path())?);
-        } else {
-            all.push(entry.path());
-        }
-    }
-    Ok(all)
-}
-
 #[test]
 fn the_image_holds_the_agent_alone() -> Result<()> {
     let packaged = packaged();
@@ -103,7 +89,7 @@ fn the_image_holds_the_agent_alone() -> Result<()> {
     let container = builder.buildah(&["from", "--pull-never", "connstate-agent"])?;
     let mounted = PathBuf::from(builder.buildah(&["mount", &container])?);
     let agent = mounted.join("connstate-agent");
-    let found = files(&mounted)?;
+    let found = files::below(&mounted)?;
     ensure!(found == [agent.clone()], "{found:?}");
     ensure!(fs::read(&agent)? == fs::read(folder.path().join("connstate-agent"))?);
     if packaged.is_some() {

@@ -1,15 +1,10 @@
 //! The pages and examples that the package brings: each link leads somewhere, and Prometheus takes its
 //! configurations.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, io::ErrorKind, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
-use tests::debian::Root;
+use tests::{debian::Root, files};
 
 use super::within;
 
@@ -43,7 +38,7 @@ pub(super) fn pages_are_whole(root: &Root) -> Result<()> {
 /// How many relative links the pages below a directory have, and those that lead nowhere.
 fn links(directory: &Path) -> Result<(usize, Vec<String>)> {
     let (mut count, mut broken) = (0, Vec::new());
-    for page in files(directory)? {
+    for page in files::below(directory)? {
         if page.extension().is_none_or(|end| end != "md") {
             continue;
         }
@@ -85,18 +80,4 @@ fn refused(directory: &Path) -> Result<Option<Vec<String>>> {
         }
     }
     Ok(Some(refused))
-}
-
-/// Every file below a directory.
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            all.extend(files(&entry.path())?);
-        } else {
-            all.push(entry.path());
-        }
-    }
-    Ok(all)
 }
