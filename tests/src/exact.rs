@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 30;
 
 /// So often with all families at once and as many connections as were asked for. A kernel that
 /// preempts programs may skip some in every run of so many, above all where it is emulated.
-const WHOLE: usize = 6;
+const WHOLE: usize = 2;
 
 /// What this kernel cannot do.
 #[derive(Debug)]
