@@ -26,7 +26,7 @@ use tracing::{error, warn};
 use crate::{
     census::{self, Census, Taker},
     clock::monotonic,
-    confinement::{Role, give_up},
+    confinement::{self, Role},
     decode::{Event, decode},
     feed::{Announcer, Feed, Missing, Told},
     kernel::{Kernel, LoadError, ProcessNames, missed},
@@ -167,17 +167,7 @@ impl Engine {
             records: Loss::default(),
             sockets: Loss::default(),
         };
-        let (given_up, has_given_up) = sync_channel(0);
-        let thread = std::thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || {
-                give_up(Role::Engine);
-                // Fails only where nobody waits any more.
-                let _nobody = given_up.send(());
-                turns.run();
-            })?;
-        // Nobody is listened to before. Fails only where the thread has ended, which is told.
-        let _ended = has_given_up.recv();
+        let thread = confinement::spawn(Role::Engine, "engine", move || turns.run())?;
         let taker = reader
             .map(|reader| Taker::start(reader, census, sender))
             .transpose()?;

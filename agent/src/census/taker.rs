@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel},
     thread::JoinHandle,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tracing::{debug, error};
 use super::{Census, round::Rounds};
 use crate::{
     clock,
-    confinement::{Role, give_up},
+    confinement::{self, Role},
     detectors::Thresholds,
     kernel::CensusReader,
     logging::Complaint,
@@ -81,17 +81,9 @@ impl Taker {
     ) -> io::Result<Self> {
         let rounds = Rounds::new(reader, options);
         let (stop, stopped) = channel();
-        let (given_up, has_given_up) = sync_channel(0);
-        let thread = std::thread::Builder::new()
-            .name("census".to_owned())
-            .spawn(move || {
-                give_up(Role::Census);
-                // Fails only where nobody waits any more.
-                let _nobody = given_up.send(());
-                run(rounds, &censuses, &stopped);
-            })?;
-        // Nobody is listened to before. Fails only where the thread has ended, which is told.
-        let _ended = has_given_up.recv();
+        let thread = confinement::spawn(Role::Census, "census", move || {
+            run(rounds, &censuses, &stopped);
+        })?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),

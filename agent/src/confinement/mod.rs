@@ -13,6 +13,8 @@ pub use self::{
     rights::{RightsError, Role, drop_to, forbid_new},
 };
 
+use std::{io, sync::mpsc::sync_channel, thread::JoinHandle};
+
 use tracing::warn;
 
 use crate::logging::chain;
@@ -26,4 +28,28 @@ pub fn give_up(role: Role) {
             "a thread keeps its capabilities"
         );
     }
+}
+
+/// Starts a thread of this role, and returns once it has given up what the role does without.
+///
+/// # Errors
+///
+/// Where the system has no thread left.
+pub fn spawn(
+    role: Role,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let (given_up, has_given_up) = sync_channel(0);
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            give_up(role);
+            // Fails only where nobody waits any more.
+            let _nobody = given_up.send(());
+            work();
+        })?;
+    // Fails only where the thread has ended, which whoever joins it is told.
+    let _ended = has_given_up.recv();
+    Ok(thread)
 }

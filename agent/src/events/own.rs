@@ -12,7 +12,7 @@ use crate::{
     api::{event::EventLine, events::EventsQuery},
     cli::EventsArgs,
     clock,
-    decode::decode,
+    decode::{Event, decode},
     feed::{Told, Wish},
     kernel::{Kernel, Options, ProcessNames, missed},
     stream,
@@ -27,7 +27,7 @@ const RECORDS: usize = 65_536;
 /// Bytes that are handed to the output at a time.
 const PIECE: usize = 256 * 1024;
 
-/// Records of a piece at most, each of which makes a line of less than 512 bytes.
+/// Records of a piece, about: a line takes less than 512 bytes.
 const RECORDS_OF_PIECE: usize = PIECE / 512;
 
 /// How long it goes on, once it is told to stop, to print what is in the ring already.
@@ -81,7 +81,7 @@ pub(super) async fn print(
             return teller.count(&kernel);
         };
         if stopped {
-            teller.finish(&mut ring, output).await;
+            teller.finish(&mut ring, args.ring_bytes, output).await;
             if teller.left > 0 {
                 eprintln!("{} events lost: they were not read in time", teller.left);
             }
@@ -140,14 +140,9 @@ struct Teller {
 
 impl Teller {
     fn tell(&mut self, record: &[u8], now: Duration, boot: Duration, into: &mut Vec<u8>) {
-        let Ok(event) = decode(record, now) else {
-            // The programs and this come from one source, so it is a bug; it is not hidden.
-            self.malformed += 1;
+        let Some(event) = self.wanted(record, now) else {
             return;
         };
-        if !self.wish.wants(&event) {
-            return;
-        }
         let pid = event.socket().pid;
         let process = pid.and_then(|pid| self.names.of(pid, now));
         let line = EventLine::of(&Told { event, process }, boot);
@@ -155,8 +150,18 @@ impl Teller {
         self.counted.printed += 1;
     }
 
+    /// The event of a record, if it is asked for.
+    fn wanted(&mut self, record: &[u8], now: Duration) -> Option<Event> {
+        let Ok(event) = decode(record, now) else {
+            // The programs and this come from one source, so it is a bug; it is not hidden.
+            self.malformed += 1;
+            return None;
+        };
+        self.wish.wants(&event).then_some(event)
+    }
+
     /// Prints what is in the ring, and counts what is not read in time.
-    async fn finish(&mut self, ring: &mut RingBuf<MapData>, output: &Output) {
+    async fn finish(&mut self, ring: &mut RingBuf<MapData>, ring_bytes: u32, output: &Output) {
         let (now, boot) = (clock::monotonic(), clock::boot());
         let until = Instant::now() + FAREWELL;
         while Instant::now() < until
@@ -173,14 +178,10 @@ impl Teller {
             }
             room.send(text);
         }
-        let printed = self.counted.printed;
-        let mut unread = Vec::new();
-        stream::drain(ring, RECORDS, |record| {
-            self.tell(record, now, boot, &mut unread);
-            unread.clear();
+        // All that the ring can hold, and not for ever what is added meanwhile: no record is a byte.
+        stream::drain(ring, ring_bytes as usize, |record| {
+            self.left += u64::from(self.wanted(record, now).is_some());
         });
-        self.left = self.counted.printed - printed;
-        self.counted.printed = printed;
     }
 
     /// Brings the count of what was not told up to date.
